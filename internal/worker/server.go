@@ -1,0 +1,30 @@
+package worker
+
+import (
+	"context"
+
+	"github.com/coderclaw/runtime/api"
+)
+
+// Server is where a worker finds its work. Errors carry the codes of the HTTP
+// contract; a write under a lease that is held no more fails with
+// ErrLeaseLost and changes nothing.
+type Server interface {
+	// Register announces the worker. A worker that registers again holds no
+	// lease from before: what it still held is offered to others at once.
+	Register(ctx context.Context, r api.WorkerRegistration) error
+
+	// Claim leases up to r.Max tasks, waiting up to r.WaitSeconds for the
+	// first. No lease is not an error.
+	Claim(ctx context.Context, workerID string, r api.ClaimRequest) ([]api.Lease, error)
+
+	// Heartbeat renews the leases, then waits up to h.WaitSeconds for one of
+	// the worker's leases to be lost or its task cancelled.
+	Heartbeat(ctx context.Context, workerID string, h api.Heartbeat) (api.HeartbeatAnswer, error)
+
+	// Report records what happened under a lease.
+	Report(ctx context.Context, taskID, leaseToken string, r api.Report) error
+
+	// Agent returns the definition of an agent.
+	Agent(ctx context.Context, id string) (api.Agent, error)
+}
