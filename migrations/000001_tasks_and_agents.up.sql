@@ -51,7 +51,6 @@ CREATE TABLE tasks (
 
     CONSTRAINT tasks_pkey PRIMARY KEY (id),
     CONSTRAINT tasks_parent_fkey FOREIGN KEY (parent_task_id) REFERENCES tasks (id),
-    CONSTRAINT tasks_idempotency_key UNIQUE (user_id, idempotency_key, idempotency_index),
     CONSTRAINT tasks_status_known CHECK (status IN
         ('pending', 'planning', 'running', 'waiting', 'completed', 'failed', 'cancelled')),
     CONSTRAINT tasks_dispatch_known CHECK (dispatch IN ('auto', 'manual')),
@@ -71,9 +70,13 @@ CREATE TABLE tasks (
 CREATE INDEX tasks_claimable_idx ON tasks (priority DESC, id) WHERE claimable;
 -- Tasks that become claimable when their time comes.
 CREATE INDEX tasks_due_idx ON tasks (run_after)
-    WHERE NOT claimable AND run_after IS NOT NULL AND status IN ('pending', 'waiting');
-CREATE INDEX tasks_lease_idx ON tasks (lease_expires_at) WHERE lease_expires_at IS NOT NULL;
-CREATE INDEX tasks_open_idx ON tasks (status) WHERE completed_at IS NULL;
+    WHERE NOT claimable AND dispatch = 'auto' AND blocked_by = 0
+      AND (status = 'pending' OR waiting_reason = 'retry');
+CREATE INDEX tasks_lease_idx ON tasks (lease_expires_at) WHERE lease_token IS NOT NULL;
+CREATE INDEX tasks_worker_idx ON tasks (worker_id) WHERE lease_token IS NOT NULL;
+-- One task per key and place in its batch, for as long as the task exists.
+CREATE UNIQUE INDEX tasks_idempotency_key ON tasks (user_id, idempotency_key, idempotency_index)
+    WHERE idempotency_key IS NOT NULL;
 CREATE INDEX tasks_status_idx ON tasks (status, id);
 CREATE INDEX tasks_parent_idx ON tasks (parent_task_id) WHERE parent_task_id IS NOT NULL;
 CREATE INDEX tasks_session_idx ON tasks (session_id, id) WHERE session_id <> '';

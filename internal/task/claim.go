@@ -1,0 +1,212 @@
+package task
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/coderclaw/runtime/internal/postgres"
+	"github.com/coderclaw/runtime/internal/stream"
+)
+
+// Lease is a worker's time-limited right to run one attempt of a task.
+type Lease struct {
+	Task
+	LeaseToken     uuid.UUID
+	LeaseExpiresAt time.Time // by the database's clock
+	// Waited is how long the task could have been claimed before it was.
+	Waited time.Duration
+}
+
+// maxLeasesLost is how many workers a task may take down with it before it
+// fails.
+const maxLeasesLost = 5
+
+const claimSQL = `
+WITH picked AS MATERIALIZED (
+	SELECT id, updated_at, run_after FROM tasks
+	WHERE claimable AND ($2::text[] IS NULL OR agent_id = ANY ($2))
+	ORDER BY priority DESC, id LIMIT $3
+	FOR UPDATE SKIP LOCKED
+), claimed AS (
+	UPDATE tasks t SET
+		status = CASE t.status WHEN 'pending' THEN 'planning' ELSE 'running' END,
+		waiting_reason = '', claimable = false, attempt = t.attempt + 1, worker_id = $1,
+		lease_token = gen_random_uuid(), lease_expires_at = clock_timestamp() + $4::interval,
+		started_at = coalesce(t.started_at, clock_timestamp()), updated_at = clock_timestamp(),
+		last_seq = t.last_seq + 1, last_txid = greatest(t.last_txid, pg_current_xact_id())
+	FROM picked p WHERE t.id = p.id
+	RETURNING ` + columns + `, t.last_txid, t.lease_token, t.lease_expires_at,
+		t.updated_at - greatest(p.updated_at, p.run_after) AS waited
+), logged AS (
+	INSERT INTO task_events (task_id, seq, txid, created_at, type, status, message)
+	SELECT id, last_seq, last_txid, updated_at, 'status', status, 'attempt ' || attempt || ' on worker ' || $1::text FROM claimed
+)
+SELECT ` + columns + `, t.lease_token, t.lease_expires_at, t.waited FROM claimed t ORDER BY t.priority DESC, t.id`
+
+// Claim leases up to max tasks to the worker, highest priority first, then
+// oldest. Two workers never get the same task. agents names those that the
+// worker can run; nil means any. If there is no work it waits for some, at most
+// wait; no lease is not an error.
+func (s *Service) Claim(ctx context.Context, workerID string, agents []string, max int, wait time.Duration) ([]Lease, error) {
+	ready := make(chan struct{}, 1)
+	s.mu.Lock()
+	s.work[ready] = struct{}{} // before the first look, so that nothing is missed in between
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		delete(s.work, ready)
+		s.mu.Unlock()
+	}()
+	timeout := time.NewTimer(wait)
+	defer timeout.Stop()
+	for {
+		leases, err := s.claim(ctx, workerID, agents, max)
+		if err != nil || len(leases) > 0 {
+			return leases, err
+		}
+		select {
+		case <-ready:
+		case <-timeout.C:
+			return nil, nil
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+func (s *Service) claim(ctx context.Context, workerID string, agents []string, max int) ([]Lease, error) {
+	rows, err := s.pool.Query(ctx, claimSQL, workerID, agents, max, s.lease)
+	if err != nil {
+		return nil, postgres.Fault(fmt.Errorf("claim: %w", err))
+	}
+	leases, err := pgx.CollectRows(rows, pgx.RowToStructByName[Lease])
+	if err != nil {
+		return nil, postgres.Fault(fmt.Errorf("claim: %w", err))
+	}
+	signals := make([]stream.Signal, len(leases))
+	for i, l := range leases {
+		signals[i] = stream.Signal{Topic: stream.TaskChanged, ID: l.ID.String()}
+	}
+	s.bus.Publish(signals...)
+	return leases, nil
+}
+
+// Heartbeat renews the worker's leases and returns those that it holds no
+// more. If all are held it waits for that to change, at most wait.
+func (s *Service) Heartbeat(ctx context.Context, workerID string, leases []uuid.UUID, wait time.Duration) (lost []uuid.UUID, err error) {
+	changed := make(chan struct{}, 1)
+	s.mu.Lock()
+	s.leases[changed] = workerID
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		delete(s.leases, changed)
+		s.mu.Unlock()
+	}()
+	timeout := time.NewTimer(wait)
+	defer timeout.Stop()
+	for {
+		lost, err = s.renew(ctx, workerID, leases)
+		if err != nil || len(lost) > 0 {
+			return lost, err
+		}
+		select {
+		case <-changed:
+		case <-timeout.C:
+			return nil, nil
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// renew extends what is still held and returns the rest.
+func (s *Service) renew(ctx context.Context, workerID string, leases []uuid.UUID) (lost []uuid.UUID, err error) {
+	if len(leases) == 0 {
+		return nil, nil
+	}
+	rows, err := s.pool.Query(ctx, `
+		WITH held AS (
+			UPDATE tasks SET lease_expires_at = clock_timestamp() + $3::interval
+			WHERE worker_id = $1 AND lease_token = ANY ($2)
+			RETURNING lease_token
+		)
+		SELECT l FROM unnest($2::uuid[]) AS l WHERE l NOT IN (SELECT lease_token FROM held)`,
+		workerID, leases, s.lease)
+	if err != nil {
+		return nil, postgres.Fault(fmt.Errorf("renew leases: %w", err))
+	}
+	if lost, err = pgx.CollectRows(rows, pgx.RowTo[uuid.UUID]); err != nil {
+		return nil, postgres.Fault(fmt.Errorf("renew leases: %w", err))
+	}
+	return lost, nil
+}
+
+// loseLeases takes the leases away for which the condition holds. Their tasks
+// wait for the next claim, or fail if they have lost too many workers.
+const loseLeasesSQL = `
+WITH lost AS MATERIALIZED (
+	SELECT id FROM tasks WHERE lease_token IS NOT NULL AND %s FOR UPDATE SKIP LOCKED
+), changed AS (
+	UPDATE tasks t SET
+		status = CASE WHEN t.leases_lost + 1 >= $1 THEN 'failed' ELSE 'waiting' END,
+		waiting_reason = CASE WHEN t.leases_lost + 1 >= $1 THEN '' ELSE 'worker-lost' END,
+		error = CASE WHEN t.leases_lost + 1 >= $1 THEN 'its worker was lost ' || $1 || ' times' ELSE t.error END,
+		completed_at = CASE WHEN t.leases_lost + 1 >= $1 THEN clock_timestamp() END,
+		claimable = t.leases_lost + 1 < $1,
+		leases_lost = t.leases_lost + 1, lease_token = NULL, lease_expires_at = NULL,
+		updated_at = clock_timestamp(),
+		last_seq = t.last_seq + 1, last_txid = greatest(t.last_txid, pg_current_xact_id())
+	FROM lost WHERE t.id = lost.id
+	RETURNING t.id, t.status, t.last_seq, t.last_txid, t.updated_at, t.worker_id
+), logged AS (
+	INSERT INTO task_events (task_id, seq, txid, created_at, type, status, message)
+	SELECT id, last_seq, last_txid, updated_at, 'status', status, 'worker ' || worker_id || ' is gone' FROM changed
+)
+SELECT id, status, worker_id FROM changed`
+
+var (
+	expireSQL  = fmt.Sprintf(loseLeasesSQL, "lease_expires_at < clock_timestamp()")
+	abandonSQL = fmt.Sprintf(loseLeasesSQL, "worker_id = $2")
+)
+
+// Register announces a worker that has just started and so holds no lease: what
+// a former process of the same id held is offered again at once.
+func (s *Service) Register(ctx context.Context, workerID string) error {
+	return s.loseLeases(ctx, abandonSQL, maxLeasesLost, workerID)
+}
+
+func (s *Service) loseLeases(ctx context.Context, sql string, args ...any) error {
+	type row struct {
+		ID       uuid.UUID
+		Status   Status
+		WorkerID string
+	}
+	rows, err := s.pool.Query(ctx, sql, args...)
+	if err != nil {
+		return postgres.Fault(fmt.Errorf("take leases away: %w", err))
+	}
+	changed, err := pgx.CollectRows(rows, pgx.RowToStructByName[row])
+	if err != nil {
+		return postgres.Fault(fmt.Errorf("take leases away: %w", err))
+	}
+	if len(changed) == 0 {
+		return nil
+	}
+	signals := []stream.Signal{{Topic: stream.WorkReady}}
+	var failed []uuid.UUID
+	for _, r := range changed {
+		signals = append(signals,
+			stream.Signal{Topic: stream.TaskChanged, ID: r.ID.String()},
+			stream.Signal{Topic: stream.LeaseLost, ID: r.WorkerID})
+		if r.Status == Failed {
+			failed = append(failed, r.ID)
+		}
+	}
+	s.bus.Publish(signals...)
+	return s.settle(ctx, failed)
+}

@@ -1,0 +1,131 @@
+package task
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/coderclaw/runtime/internal/postgres"
+	"github.com/coderclaw/runtime/internal/stream"
+)
+
+const (
+	// sweepInterval bounds how late an expired lease is noticed.
+	sweepInterval = 5 * time.Second
+	// lookInterval bounds how late a change is noticed whose signal was lost.
+	lookInterval = 2 * time.Second
+	// partitionInterval is how often new partitions are looked after.
+	partitionInterval = time.Hour
+)
+
+// Prepare makes the database ready for this process: partitions for the coming
+// weeks, and the order of events after a restore from a dump.
+func (s *Service) Prepare(ctx context.Context) error {
+	if err := s.restoreOrder(ctx); err != nil {
+		return err
+	}
+	return s.ensurePartitions(ctx)
+}
+
+// Run keeps time-bound things going until ctx ends: leases that run out, tasks
+// whose time has come, partitions. Faults of the database are logged and tried
+// again.
+func (s *Service) Run(ctx context.Context) error {
+	sweep := time.NewTimer(0)
+	partitions := time.NewTicker(partitionInterval)
+	defer sweep.Stop()
+	defer partitions.Stop()
+	var look <-chan time.Time
+	if s.shared {
+		ticker := time.NewTicker(lookInterval)
+		defer ticker.Stop()
+		look = ticker.C
+	}
+	var seen uint64
+	for {
+		var err error
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-sweep.C:
+			var wait time.Duration
+			wait, err = s.sweep(ctx)
+			sweep.Reset(wait)
+		case <-look:
+			seen, err = s.look(ctx, seen)
+		case <-partitions.C:
+			err = s.ensurePartitions(ctx)
+		}
+		if err != nil && ctx.Err() == nil {
+			s.log.WarnContext(ctx, "housekeeping interrupted", "error", err)
+		}
+	}
+}
+
+// sweep takes expired leases away and offers tasks whose time has come. It
+// returns when to sweep next.
+func (s *Service) sweep(ctx context.Context) (time.Duration, error) {
+	var due int
+	var next *float64
+	err := s.pool.QueryRow(ctx, `
+		WITH due AS (
+			UPDATE tasks SET claimable = true
+			WHERE NOT claimable AND dispatch = 'auto' AND blocked_by = 0
+				AND (status = 'pending' OR waiting_reason = 'retry') AND run_after <= clock_timestamp()
+			RETURNING id
+		)
+		SELECT (SELECT count(*) FROM due),
+			(SELECT extract(epoch FROM min(run_after) - clock_timestamp())::float8 FROM tasks
+			WHERE NOT claimable AND dispatch = 'auto' AND blocked_by = 0
+				AND (status = 'pending' OR waiting_reason = 'retry') AND run_after > clock_timestamp())`).Scan(&due, &next)
+	if err != nil {
+		return sweepInterval, postgres.Fault(fmt.Errorf("offer tasks whose time has come: %w", err))
+	}
+	if due > 0 {
+		s.bus.Publish(stream.Signal{Topic: stream.WorkReady})
+	}
+	wait := sweepInterval
+	if next != nil {
+		wait = min(wait, time.Duration(*next*float64(time.Second))+time.Millisecond)
+	}
+	return wait, s.loseLeases(ctx, expireSQL, maxLeasesLost)
+}
+
+// settle draws the consequences of tasks that ended outside a change.
+func (s *Service) settle(ctx context.Context, ended []uuid.UUID) error {
+	if len(ended) == 0 {
+		return nil
+	}
+	var touched []uuid.UUID
+	b := &pgx.Batch{}
+	queueSettle(b, ended, &touched)
+	if err := s.pool.SendBatch(ctx, b).Close(); err != nil {
+		return postgres.Fault(fmt.Errorf("settle dependents: %w", err))
+	}
+	s.announceChanged(touched...)
+	return nil
+}
+
+// look signals the tasks that changed since the transaction that was the
+// oldest one running at the last look. It makes up for signals that were lost,
+// with their sender or on the way.
+func (s *Service) look(ctx context.Context, since uint64) (now uint64, err error) {
+	rows, err := s.pool.Query(ctx, `
+		SELECT pg_snapshot_xmin(pg_current_snapshot()), coalesce(
+			(SELECT array_agg(DISTINCT task_id) FROM task_events WHERE txid >= $1 AND $1 <> '0'::xid8), '{}')`, since)
+	if err != nil {
+		return since, postgres.Fault(fmt.Errorf("look for changes: %w", err))
+	}
+	var changed []uuid.UUID
+	if _, err = pgx.ForEachRow(rows, []any{&now, &changed}, func() error { return nil }); err != nil {
+		return since, postgres.Fault(fmt.Errorf("look for changes: %w", err))
+	}
+	if len(changed) > 0 {
+		s.announceChanged(changed...)
+		s.bus.Publish(stream.Signal{Topic: stream.WorkReady})
+	}
+	return now, nil
+}

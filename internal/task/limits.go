@@ -1,0 +1,109 @@
+package task
+
+import (
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"slices"
+	"unicode/utf8"
+
+	"github.com/coderclaw/runtime/internal/fault"
+)
+
+// The limits on what a task may hold. Bytes are of UTF-8.
+const (
+	MaxDescriptionChars = 2000
+	MaxInputBytes       = 256 << 10
+	MaxMetadataBytes    = 64 << 10
+	MaxLabels           = 64
+	MaxLabelBytes       = 256 // of a key, and of a value
+	MaxIDBytes          = 128 // of agents, skills, sessions and projects
+	MaxModelBytes       = 200
+	MaxDependencies     = 100
+	MaxPriority         = 100 // and at least -MaxPriority
+	MaxTimeoutSeconds   = 7 * 24 * 3600
+	MaxAttempts         = 100
+	MaxBatch            = 1000
+	MaxKeyBytes         = 255
+	MaxOutputBytes      = 1 << 20
+	MaxErrorBytes       = 64 << 10
+	MaxMessageBytes     = 16 << 10
+	MaxDataBytes        = 64 << 10
+	MaxEvents           = 100_000 // of one task, status events excepted
+)
+
+var thinkingLevels = []string{"", "off", "minimal", "low", "medium", "high"}
+
+var idForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:@/+-]*$`)
+
+// faults lists what is outside its limits; at is the path of n in the request.
+func (n *New) faults(at string) []fault.Field {
+	var found []fault.Field
+	bad := func(field, format string, args ...any) {
+		found = append(found, fault.Field{Path: at + "." + field, Message: fmt.Sprintf(format, args...)})
+	}
+	if c := utf8.RuneCountInString(n.Description); c < 1 || c > MaxDescriptionChars {
+		bad("description", "must have 1 to %d characters, has %d", MaxDescriptionChars, c)
+	}
+	if len(n.Input) > MaxInputBytes {
+		bad("input", "must have at most %d bytes, has %d", MaxInputBytes, len(n.Input))
+	}
+	for _, id := range []struct{ field, value string }{
+		{"agentId", n.AgentID}, {"skillId", n.SkillID}, {"sessionId", n.SessionID}, {"projectId", n.ProjectID},
+	} {
+		if id.value != "" && (len(id.value) > MaxIDBytes || !idForm.MatchString(id.value)) {
+			bad(id.field, "must be an id: at most %d letters, digits and . _ : @ / + -", MaxIDBytes)
+		}
+	}
+	if len(n.Model) > MaxModelBytes {
+		bad("model", "must have at most %d bytes, has %d", MaxModelBytes, len(n.Model))
+	}
+	if !slices.Contains(thinkingLevels, n.Thinking) {
+		bad("thinking", "must be one of off, minimal, low, medium, high")
+	}
+	if n.Dispatch != Auto && n.Dispatch != Manual {
+		bad("dispatch", "must be auto or manual")
+	}
+	if n.Priority < -MaxPriority || n.Priority > MaxPriority {
+		bad("priority", "must be between %d and %d", -MaxPriority, MaxPriority)
+	}
+	if n.TimeoutSeconds < 0 || n.TimeoutSeconds > MaxTimeoutSeconds {
+		bad("timeoutSeconds", "must be between 0 and %d", MaxTimeoutSeconds)
+	}
+	if n.MaxAttempts < 1 || n.MaxAttempts > MaxAttempts {
+		bad("maxAttempts", "must be between 1 and %d", MaxAttempts)
+	}
+	if n.RunAfter != nil && (n.RunAfter.Year() < 1970 || n.RunAfter.Year() > 9999) {
+		bad("runAfter", "must be a time between 1970 and 9999")
+	}
+	if len(n.DependsOn) > MaxDependencies {
+		bad("dependsOn", "must name at most %d tasks, names %d", MaxDependencies, len(n.DependsOn))
+	}
+	if len(n.Labels) > MaxLabels {
+		bad("labels", "must hold at most %d labels, holds %d", MaxLabels, len(n.Labels))
+	}
+	for k, v := range n.Labels {
+		if k == "" || len(k) > MaxLabelBytes || len(v) > MaxLabelBytes {
+			bad("labels", "a key must have 1 to %d bytes, a value at most %d", MaxLabelBytes, MaxLabelBytes)
+			break
+		}
+	}
+	if message := objectFault(n.Metadata, MaxMetadataBytes); message != "" {
+		bad("metadata", "%s", message)
+	}
+	return found
+}
+
+// objectFault says what is wrong with data as an optional JSON object of at
+// most limit bytes, or "".
+func objectFault(data json.RawMessage, limit int) string {
+	switch {
+	case data == nil:
+		return ""
+	case len(data) > limit:
+		return fmt.Sprintf("must have at most %d bytes, has %d", limit, len(data))
+	case !json.Valid(data) || data[0] != '{':
+		return "must be a JSON object"
+	}
+	return ""
+}

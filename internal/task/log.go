@@ -1,0 +1,155 @@
+package task
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/coderclaw/runtime/internal/policy"
+	"github.com/coderclaw/runtime/internal/postgres"
+)
+
+// ReadLimit bounds what is read of one log at a time.
+const ReadLimit = 500
+
+// Events returns up to limit events of the task, oldest first, that come after
+// the one with the number after. It returns NotFound if there is no such task.
+func (s *Service) Events(ctx context.Context, _ policy.Caller, id uuid.UUID, after int64, limit int) ([]Event, error) {
+	rows, err := s.pool.Query(ctx, `SELECT `+eventColumns+` FROM task_events e
+		WHERE e.task_id = $1 AND e.seq > $2 ORDER BY e.seq LIMIT $3`, id, after, limit)
+	if err != nil {
+		return nil, postgres.Fault(fmt.Errorf("read events of task %s: %w", id, err))
+	}
+	events, err := pgx.CollectRows(rows, toEvent)
+	if err != nil {
+		return nil, postgres.Fault(fmt.Errorf("read events of task %s: %w", id, err))
+	}
+	if len(events) == 0 {
+		if _, err := s.get(ctx, id); err != nil {
+			return nil, err
+		}
+	}
+	return events, nil
+}
+
+// EventsAfter returns, for several tasks at once, up to 500 events each that
+// come after the given number, oldest first.
+func (s *Service) EventsAfter(ctx context.Context, after map[uuid.UUID]int64) (map[uuid.UUID][]Event, error) {
+	ids, seqs := make([]uuid.UUID, 0, len(after)), make([]int64, 0, len(after))
+	for id, seq := range after {
+		ids, seqs = append(ids, id), append(seqs, seq)
+	}
+	rows, err := s.pool.Query(ctx, `SELECT `+eventColumns+`
+		FROM unnest($1::uuid[], $2::bigint[]) AS w (id, after)
+		CROSS JOIN LATERAL (
+			SELECT * FROM task_events WHERE task_id = w.id AND seq > w.after ORDER BY seq LIMIT $3
+		) e ORDER BY e.task_id, e.seq`, ids, seqs, ReadLimit)
+	if err != nil {
+		return nil, postgres.Fault(fmt.Errorf("read events: %w", err))
+	}
+	events, err := pgx.CollectRows(rows, toEvent)
+	if err != nil {
+		return nil, postgres.Fault(fmt.Errorf("read events: %w", err))
+	}
+	found := make(map[uuid.UUID][]Event, len(after))
+	for _, e := range events {
+		found[e.TaskID] = append(found[e.TaskID], e)
+	}
+	return found, nil
+}
+
+// Position is a place in the log of all events. The zero Position is before
+// the first.
+type Position struct {
+	Tx  uint64
+	Pos int64
+}
+
+// LogEntry is an event in the log of all events, with what filters look at.
+type LogEntry struct {
+	Event
+	Position Position
+	Task     Attributes
+}
+
+// Attributes are the fields of a task that filters look at and that never
+// change.
+type Attributes struct {
+	AgentID      string
+	SessionID    string
+	ProjectID    string
+	ParentTaskID *uuid.UUID
+	Labels       map[string]string
+	Description  string
+	TaskCreated  time.Time
+}
+
+// Head returns the place after everything that is settled by now.
+func (s *Service) Head(ctx context.Context) (Position, error) {
+	var p Position
+	if err := s.pool.QueryRow(ctx, `SELECT pg_snapshot_xmin(pg_current_snapshot())`).Scan(&p.Tx); err != nil {
+		return p, postgres.Fault(fmt.Errorf("read the head of the log: %w", err))
+	}
+	return p, nil
+}
+
+// ReadLog returns up to 500 events of all tasks that come after a place, in an
+// order that is the same for every reader and keeps each task's own. more says
+// that there are further ones; unsettled, that there are some whose place is
+// not final yet.
+//
+// Only events below the oldest running transaction are returned: a transaction
+// that commits late cannot put one before a place that a reader has passed.
+func (s *Service) ReadLog(ctx context.Context, after Position) (entries []LogEntry, more, unsettled bool, err error) {
+	type row struct {
+		Event
+		Txid     uint64
+		Position int64
+		Attributes
+		Unsettled bool
+	}
+	// One statement has one snapshot: the horizon is that of the rows it sees.
+	rows, err := s.pool.Query(ctx, `
+		WITH horizon AS MATERIALIZED (SELECT pg_snapshot_xmin(pg_current_snapshot()) AS txid)
+		SELECT `+eventColumns+`, e.txid, e.position, t.agent_id, t.session_id, t.project_id, t.parent_task_id,
+			t.labels, t.description, t.created_at AS task_created, e.txid >= (SELECT txid FROM horizon) AS unsettled
+		FROM (
+			SELECT * FROM task_events WHERE (txid, position) > ($1, $2) ORDER BY txid, position LIMIT $3
+		) e JOIN tasks t ON t.id = e.task_id
+		ORDER BY e.txid, e.position`, after.Tx, after.Pos, ReadLimit)
+	if err != nil {
+		return nil, false, false, postgres.Fault(fmt.Errorf("read the log: %w", err))
+	}
+	found, err := pgx.CollectRows(rows, pgx.RowToStructByName[row])
+	if err != nil {
+		return nil, false, false, postgres.Fault(fmt.Errorf("read the log: %w", err))
+	}
+	for _, r := range found {
+		if r.Unsettled {
+			return entries, false, true, nil
+		}
+		entries = append(entries, LogEntry{Event: r.Event, Position: Position{r.Txid, r.Position}, Task: r.Attributes})
+	}
+	return entries, len(found) == ReadLimit, false, nil
+}
+
+// restoreOrder makes the order of events right after a restore from a dump:
+// the ids of transactions start anew in another cluster, and what was written
+// before would seem to lie in the future.
+func (s *Service) restoreOrder(ctx context.Context) error {
+	var foreign bool
+	err := s.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM task_events WHERE txid > pg_snapshot_xmax(pg_current_snapshot()))`).Scan(&foreign)
+	if err == nil && foreign {
+		s.log.WarnContext(ctx, "the database was restored from a dump: cursors of GET /v1/stream from before start over")
+		_, err = s.pool.Exec(ctx, `
+			WITH earlier AS (UPDATE tasks SET last_txid = '3' WHERE last_txid > pg_snapshot_xmax(pg_current_snapshot()))
+			UPDATE task_events SET txid = '3' WHERE txid > pg_snapshot_xmax(pg_current_snapshot())`)
+	}
+	if err != nil {
+		return postgres.Fault(fmt.Errorf("restore the order of events: %w", err))
+	}
+	return nil
+}

@@ -1,0 +1,92 @@
+package task
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/coderclaw/runtime/internal/stream"
+)
+
+// Agents says what can run.
+type Agents interface {
+	// Runnable returns nil if something is configured that can run the agent,
+	// and otherwise the fault to give to whoever asks for it.
+	Runnable(ctx context.Context, agentID string) error
+}
+
+// Bus carries signals to whoever follows.
+type Bus interface {
+	Publish(...stream.Signal)
+	Subscribe(func(stream.Signal)) (cancel func())
+}
+
+// Options are what NewService needs besides the database.
+type Options struct {
+	Agents Agents
+	Bus    Bus
+	Log    *slog.Logger
+	// Lease is how long a worker may be silent. Default: 30 s.
+	Lease time.Duration
+	// Shared says that other processes write to the same database, so that
+	// signals can be lost and are made up for by looking.
+	Shared bool
+}
+
+// Service is the task engine. Its methods may be called concurrently.
+type Service struct {
+	pool   *pgxpool.Pool
+	agents Agents
+	bus    Bus
+	log    *slog.Logger
+	lease  time.Duration
+	shared bool
+
+	mu       sync.Mutex
+	work     map[chan struct{}]struct{} // waiting claims
+	leases   map[chan struct{}]string   // waiting heartbeats and their workers
+	counting sync.Mutex
+	counted  Counts // the last count, good until countEnd
+	countEnd time.Time
+}
+
+// NewService returns the engine over the database in pool. Call Run to keep it going.
+func NewService(pool *pgxpool.Pool, o Options) *Service {
+	if o.Lease == 0 {
+		o.Lease = 30 * time.Second
+	}
+	s := &Service{
+		pool: pool, agents: o.Agents, bus: o.Bus, log: o.Log, lease: o.Lease, shared: o.Shared,
+		work:   map[chan struct{}]struct{}{},
+		leases: map[chan struct{}]string{},
+	}
+	o.Bus.Subscribe(s.hear)
+	return s
+}
+
+func (s *Service) hear(sig stream.Signal) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if sig.Topic == stream.WorkReady || sig.Topic == stream.Resync {
+		for ch := range s.work {
+			poke(ch)
+		}
+	}
+	if sig.Topic == stream.LeaseLost || sig.Topic == stream.Resync {
+		for ch, worker := range s.leases {
+			if sig.ID == worker || sig.Topic == stream.Resync {
+				poke(ch)
+			}
+		}
+	}
+}
+
+func poke(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,392 @@
+package task
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/coderclaw/runtime/internal/fault"
+	"github.com/coderclaw/runtime/internal/policy"
+	"github.com/coderclaw/runtime/internal/postgres"
+	"github.com/coderclaw/runtime/internal/stream"
+)
+
+// New is a task to be submitted. What is left zero takes its default.
+type New struct {
+	Description    string
+	Input          string
+	AgentID        string // default: general-purpose
+	SkillID        string
+	Model          string
+	Thinking       string
+	SessionID      string
+	ProjectID      string
+	ParentTaskID   *uuid.UUID
+	DependsOn      []uuid.UUID
+	Dispatch       Dispatch // default: Auto
+	Priority       int
+	RunAfter       *time.Time
+	TimeoutSeconds int
+	MaxAttempts    int // default: 1
+	Labels         map[string]string
+	Metadata       json.RawMessage
+}
+
+const defaultAgent = "general-purpose"
+
+// Submit accepts a task. With a key, the same request by the same user is
+// answered with the first answer again, however often and however concurrently
+// it comes; another request with that key is refused as IdempotencyMismatch.
+//
+// It returns Invalid with the fields that are outside their limits,
+// AgentUnavailable if nothing can run the agent, and Conflict if the parent is
+// terminal.
+func (s *Service) Submit(ctx context.Context, c policy.Caller, n New, key string) (Task, error) {
+	tasks, err := s.submit(ctx, c, []New{n}, func(int) string { return "body" }, key)
+	if err != nil {
+		return Task{}, err
+	}
+	return tasks[0], nil
+}
+
+// SubmitBatch accepts up to MaxBatch tasks, or none of them. Faults and key are
+// as in Submit.
+func (s *Service) SubmitBatch(ctx context.Context, c policy.Caller, batch []New, key string) ([]Task, error) {
+	if len(batch) == 0 || len(batch) > MaxBatch {
+		return nil, fault.InvalidFields([]fault.Field{{Path: "body.tasks", Message: fmt.Sprintf("must hold 1 to %d tasks", MaxBatch)}})
+	}
+	return s.submit(ctx, c, batch, func(i int) string { return fmt.Sprintf("body.tasks[%d]", i) }, key)
+}
+
+func (s *Service) submit(ctx context.Context, c policy.Caller, batch []New, at func(i int) string, key string) ([]Task, error) {
+	var faults []fault.Field
+	checked := map[string]error{}
+	for i := range batch {
+		n := &batch[i]
+		n.setDefaults()
+		faults = append(faults, n.faults(at(i))...)
+		if n.Dispatch != Auto {
+			continue
+		}
+		if _, done := checked[n.AgentID]; !done {
+			checked[n.AgentID] = s.agents.Runnable(ctx, n.AgentID)
+		}
+		switch err := checked[n.AgentID]; fault.CodeOf(err) {
+		case "":
+			if err != nil {
+				return nil, err
+			}
+		case fault.NotFound:
+			faults = append(faults, fault.Field{Path: at(i) + ".agentId", Message: "no agent has this id"})
+		}
+	}
+	if len(key) > MaxKeyBytes {
+		faults = append(faults, fault.Field{Path: "header.Idempotency-Key", Message: fmt.Sprintf("must have at most %d bytes", MaxKeyBytes)})
+	}
+	if err := fault.InvalidFields(faults); err != nil {
+		return nil, err
+	}
+	for _, err := range checked {
+		if err != nil {
+			return nil, err
+		}
+	}
+
+	tasks := make([]Task, len(batch))
+	for i, n := range batch {
+		id, err := uuid.NewV7()
+		if err != nil {
+			return nil, fmt.Errorf("make a task id: %w", err)
+		}
+		tasks[i] = n.task(id, c.UserID)
+	}
+	var hash []byte
+	if key != "" {
+		hash = requestHash(at(0), batch)
+	}
+	err := s.insert(ctx, tasks, at, key, hash)
+	if errors.Is(err, errKeyUsed) {
+		return s.replay(ctx, c.UserID, key, hash)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.announce(tasks)
+	return tasks, nil
+}
+
+func (n *New) setDefaults() {
+	if n.AgentID == "" {
+		n.AgentID = defaultAgent
+	}
+	if n.Dispatch == "" {
+		n.Dispatch = Auto
+	}
+	if n.MaxAttempts == 0 {
+		n.MaxAttempts = 1
+	}
+	var once []uuid.UUID
+	for _, d := range n.DependsOn {
+		if !slices.Contains(once, d) {
+			once = append(once, d)
+		}
+	}
+	n.DependsOn = once
+}
+
+func (n *New) task(id uuid.UUID, userID string) Task {
+	return Task{
+		ID: id, Status: Pending, UserID: userID, LastSeq: 1,
+		Description: n.Description, Input: n.Input, AgentID: n.AgentID, SkillID: n.SkillID,
+		Model: n.Model, Thinking: n.Thinking, SessionID: n.SessionID, ProjectID: n.ProjectID,
+		ParentTaskID: n.ParentTaskID, DependsOn: n.DependsOn, Dispatch: n.Dispatch, Priority: n.Priority,
+		RunAfter: n.RunAfter, TimeoutSeconds: n.TimeoutSeconds, MaxAttempts: n.MaxAttempts,
+		Labels: n.Labels, Metadata: n.Metadata,
+	}
+}
+
+// announce tells followers and workers of new tasks.
+func (s *Service) announce(tasks []Task) {
+	signals := make([]stream.Signal, 0, len(tasks)+1)
+	for _, t := range tasks {
+		signals = append(signals, stream.Signal{Topic: stream.TaskChanged, ID: t.ID.String()})
+	}
+	if slices.ContainsFunc(tasks, func(t Task) bool { return t.Dispatch == Auto }) {
+		signals = append(signals, stream.Signal{Topic: stream.WorkReady})
+	}
+	s.bus.Publish(signals...)
+}
+
+// errKeyUsed: the idempotency key has been used before.
+var errKeyUsed = errors.New("idempotency key used")
+
+// insert writes the tasks, each with its first event, and fills in what the
+// database decides. Without relatives, and unless a batch comes with a key, it
+// is one statement and one round trip.
+func (s *Service) insert(ctx context.Context, tasks []Task, at func(i int) string, key string, hash []byte) error {
+	var relatives []uuid.UUID
+	for _, t := range tasks {
+		relatives = append(relatives, t.DependsOn...)
+		if t.ParentTaskID != nil {
+			relatives = append(relatives, *t.ParentTaskID)
+		}
+	}
+	if len(relatives) == 0 && (key == "" || len(tasks) == 1) {
+		return postgres.Fault(insertTasks(ctx, s.pool, tasks, nil, key, hash))
+	}
+	return postgres.Fault(postgres.InTx(ctx, s.pool, func(tx pgx.Tx) error {
+		status, err := lockRelatives(ctx, tx, relatives)
+		if err != nil {
+			return err
+		}
+		if err := checkRelatives(tasks, at, status); err != nil {
+			return err
+		}
+		return insertTasks(ctx, tx, tasks, status, key, hash)
+	}))
+}
+
+// lockRelatives returns the status of the tasks and holds them where they are
+// until the transaction ends: none of them can end, or be cancelled with its
+// children, before the new task stands beside it.
+func lockRelatives(ctx context.Context, tx pgx.Tx, ids []uuid.UUID) (map[uuid.UUID]Status, error) {
+	rows, err := tx.Query(ctx, `SELECT id, status FROM tasks WHERE id = ANY($1) ORDER BY id FOR SHARE`, ids)
+	if err != nil {
+		return nil, fmt.Errorf("lock relatives: %w", err)
+	}
+	status := map[uuid.UUID]Status{}
+	var id uuid.UUID
+	var st Status
+	_, err = pgx.ForEachRow(rows, []any{&id, &st}, func() error { status[id] = st; return nil })
+	if err != nil {
+		return nil, fmt.Errorf("lock relatives: %w", err)
+	}
+	return status, nil
+}
+
+func checkRelatives(tasks []Task, at func(i int) string, status map[uuid.UUID]Status) error {
+	var faults []fault.Field
+	for i, t := range tasks {
+		if p := t.ParentTaskID; p != nil {
+			switch st := status[*p]; {
+			case st == "":
+				faults = append(faults, fault.Field{Path: at(i) + ".parentTaskId", Message: "no such task"})
+			case st.Terminal():
+				return fault.New(fault.Conflict, "parent task %s is %s", p, st)
+			}
+		}
+		for j, d := range t.DependsOn {
+			switch st := status[d]; st {
+			case "":
+				faults = append(faults, fault.Field{Path: fmt.Sprintf("%s.dependsOn[%d]", at(i), j), Message: "no such task"})
+			case Failed, Cancelled:
+				return fault.New(fault.Conflict, "task %s, which this one depends on, is %s", d, st)
+			}
+		}
+	}
+	return fault.InvalidFields(faults)
+}
+
+const insertSQL = `
+WITH input AS (
+	SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
+		$8::text[], $9::text[], $10::uuid[], $11::text[], $12::text[], $13::int[], $14::timestamptz[], $15::int[],
+		$16::int[], $17::text[], $18::text[], $19::int[])
+	WITH ORDINALITY AS i (id, description, input, agent_id, skill_id, model, thinking,
+		session_id, project_id, parent_task_id, depends_on, dispatch, priority, run_after, timeout_seconds,
+		max_attempts, labels, metadata, blocked_by, place)
+), inserted AS (
+	INSERT INTO tasks (id, status, description, input, agent_id, skill_id, model, thinking,
+		session_id, project_id, parent_task_id, depends_on, dispatch, priority, run_after, timeout_seconds,
+		max_attempts, labels, metadata, blocked_by,
+		claimable, user_id, idempotency_key, idempotency_index, idempotency_hash,
+		created_at, updated_at, last_seq, last_txid)
+	SELECT id, 'pending', description, input, agent_id, skill_id, model, thinking,
+		session_id, project_id, parent_task_id, depends_on::uuid[], dispatch, priority, run_after, timeout_seconds,
+		max_attempts, labels::jsonb, metadata::json, blocked_by,
+		dispatch = 'auto' AND blocked_by = 0 AND (run_after IS NULL OR run_after <= now()),
+		$20, nullif($21, ''), CASE WHEN $21 <> '' THEN place END, $22,
+		now(), now(), 1, pg_current_xact_id()
+	FROM input
+	ON CONFLICT (user_id, idempotency_key, idempotency_index) WHERE idempotency_key IS NOT NULL DO NOTHING
+	RETURNING id, created_at, last_txid, depends_on
+), logged AS (
+	INSERT INTO task_events (task_id, seq, txid, created_at, type, status)
+	SELECT id, 1, last_txid, created_at, 'status', 'pending' FROM inserted
+), awaited AS (
+	INSERT INTO task_dependencies (depends_on_id, task_id)
+	SELECT DISTINCT d, id FROM inserted, unnest(depends_on) AS d
+	WHERE d <> ALL ($23::uuid[])
+)
+SELECT id, created_at FROM inserted`
+
+type querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}
+
+// insertTasks returns errKeyUsed, with nothing written that outlives a
+// rollback, if the key was used before. status is that of the tasks'
+// dependencies.
+func insertTasks(ctx context.Context, db querier, tasks []Task, status map[uuid.UUID]Status, key string, hash []byte) error {
+	n := len(tasks)
+	ids := make([]uuid.UUID, n)
+	parents := make([]*uuid.UUID, n)
+	runAfter := make([]*time.Time, n)
+	metadata := make([]*string, n)
+	priority, timeout, attempts, blocked := make([]int, n), make([]int, n), make([]int, n), make([]int, n)
+	text := make([][]string, 11)
+	for i := range text {
+		text[i] = make([]string, n)
+	}
+	settled := []uuid.UUID{} // not nil, which would be NULL and compare with nothing
+	for i, t := range tasks {
+		ids[i], parents[i], runAfter[i] = t.ID, t.ParentTaskID, t.RunAfter
+		priority[i], timeout[i], attempts[i] = t.Priority, t.TimeoutSeconds, t.MaxAttempts
+		for _, d := range t.DependsOn {
+			if status[d] == Completed {
+				settled = append(settled, d)
+			} else {
+				blocked[i]++
+			}
+		}
+		labels, err := json.Marshal(t.Labels)
+		if err != nil {
+			return fmt.Errorf("encode labels: %w", err)
+		}
+		if t.Labels == nil {
+			labels = []byte("{}")
+		}
+		if t.Metadata != nil {
+			m := string(t.Metadata)
+			metadata[i] = &m
+		}
+		for f, v := range []string{
+			t.Description, t.Input, t.AgentID, t.SkillID, t.Model, t.Thinking, t.SessionID, t.ProjectID,
+			arrayLiteral(t.DependsOn), string(t.Dispatch), string(labels),
+		} {
+			text[f][i] = v
+		}
+	}
+	rows, err := db.Query(ctx, insertSQL,
+		ids, text[0], text[1], text[2], text[3], text[4], text[5],
+		text[6], text[7], parents, text[8], text[9], priority, runAfter, timeout,
+		attempts, text[10], metadata, blocked,
+		tasks[0].UserID, key, hash, settled)
+	if err != nil {
+		return fmt.Errorf("insert tasks: %w", err)
+	}
+	created := make(map[uuid.UUID]time.Time, n)
+	var id uuid.UUID
+	var at time.Time
+	if _, err := pgx.ForEachRow(rows, []any{&id, &at}, func() error { created[id] = at; return nil }); err != nil {
+		return fmt.Errorf("insert tasks: %w", err)
+	}
+	if len(created) < n {
+		return errKeyUsed
+	}
+	for i := range tasks {
+		t := &tasks[i]
+		t.CreatedAt, t.UpdatedAt = created[t.ID], created[t.ID]
+	}
+	return nil
+}
+
+// arrayLiteral writes ids as PostgreSQL reads an array: unnest would flatten
+// an array of arrays.
+func arrayLiteral(ids []uuid.UUID) string {
+	var b bytes.Buffer
+	b.WriteByte('{')
+	for i, id := range ids {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteString(id.String())
+	}
+	b.WriteByte('}')
+	return b.String()
+}
+
+// requestHash identifies what was asked for, however it was spelt in JSON.
+func requestHash(kind string, batch []New) []byte {
+	h := sha256.New()
+	// New holds nothing that cannot be encoded (metadata was checked to be
+	// JSON), and a hash never fails to be written.
+	_ = json.NewEncoder(h).Encode(struct {
+		Kind  string
+		Batch []New
+	}{kind, batch})
+	return h.Sum(nil)
+}
+
+// replay gives the first answer to a request again.
+func (s *Service) replay(ctx context.Context, userID, key string, hash []byte) ([]Task, error) {
+	type keyed struct {
+		Task
+		IdempotencyHash []byte
+	}
+	rows, err := s.pool.Query(ctx, `SELECT `+columns+`, t.idempotency_hash FROM tasks t
+		WHERE user_id = $1 AND idempotency_key = $2 ORDER BY idempotency_index`, userID, key)
+	if err != nil {
+		return nil, postgres.Fault(fmt.Errorf("read tasks by key: %w", err))
+	}
+	found, err := pgx.CollectRows(rows, pgx.RowToStructByName[keyed])
+	if err != nil {
+		return nil, postgres.Fault(fmt.Errorf("read tasks by key: %w", err))
+	}
+	if len(found) == 0 || !bytes.Equal(found[0].IdempotencyHash, hash) {
+		return nil, fault.New(fault.IdempotencyMismatch, "this Idempotency-Key was used with another request")
+	}
+	tasks := make([]Task, len(found))
+	for i, f := range found {
+		tasks[i] = f.asSubmitted()
+	}
+	return tasks, nil
+}

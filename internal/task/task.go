@@ -1,0 +1,76 @@
+package task
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+)
+
+// Task is a task as it is at one moment.
+type Task struct {
+	ID             uuid.UUID
+	Status         Status
+	Description    string
+	Input          string
+	AgentID        string
+	SkillID        string
+	Model          string
+	Thinking       string
+	SessionID      string
+	ProjectID      string
+	UserID         string
+	ParentTaskID   *uuid.UUID
+	DependsOn      []uuid.UUID
+	Dispatch       Dispatch
+	Priority       int
+	Labels         map[string]string
+	Metadata       json.RawMessage
+	Progress       int
+	Output         string
+	Error          string
+	WaitingReason  WaitingReason
+	Attempt        int
+	MaxAttempts    int
+	RunAfter       *time.Time
+	TimeoutSeconds int
+	CreatedAt      time.Time
+	UpdatedAt      time.Time
+	StartedAt      *time.Time
+	CompletedAt    *time.Time
+	// LastSeq is the number of the task's newest event.
+	LastSeq int64
+}
+
+// columns are the fields of Task, qualified with t.
+const columns = `t.id, t.status, t.description, t.input, t.agent_id, t.skill_id, t.model, t.thinking,
+	t.session_id, t.project_id, t.user_id, t.parent_task_id, t.depends_on, t.dispatch, t.priority, t.labels, t.metadata,
+	t.progress, t.output, t.error, t.waiting_reason, t.attempt, t.max_attempts, t.run_after, t.timeout_seconds,
+	t.created_at, t.updated_at, t.started_at, t.completed_at, t.last_seq`
+
+var toTask = pgx.RowToStructByName[Task]
+
+// asSubmitted is the task as it was when it was accepted. What a task is given
+// never changes, so the first answer can always be given again.
+func (t Task) asSubmitted() Task {
+	t.Status, t.Progress, t.Output, t.Error, t.WaitingReason, t.Attempt = Pending, 0, "", "", "", 0
+	t.UpdatedAt, t.StartedAt, t.CompletedAt, t.LastSeq = t.CreatedAt, nil, nil, 1
+	return t
+}
+
+// Event is one entry of a task's history.
+type Event struct {
+	TaskID    uuid.UUID
+	Seq       int64 // 1, 2, 3, … within the task, without gaps
+	Type      EventType
+	Status    Status // the task's, after the event
+	CreatedAt time.Time
+	Message   string
+	Progress  *int
+	Data      json.RawMessage
+}
+
+const eventColumns = `e.task_id, e.seq, e.type, e.status, e.created_at, e.message, e.progress, e.data`
+
+var toEvent = pgx.RowToStructByName[Event]
