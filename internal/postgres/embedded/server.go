@@ -76,7 +76,9 @@ func (c *Cluster) launchOnce(ctx context.Context) (*server, error) {
 	}
 	s := &server{process: cmd.Process, exited: make(chan struct{})}
 	go func() {
-		s.exit = <-exited
+		if s.exit = <-exited; s.exit == nil {
+			s.exit = errors.New("exit status 0")
+		}
 		close(s.exited)
 	}()
 

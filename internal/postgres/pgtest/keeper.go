@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -61,7 +62,8 @@ func keep(m meeting) error {
 	}
 	defer lock.Close()
 
-	dir := filepath.Join(roomiest(), filepath.Base(m.dir)+"-data")
+	// Another TMPDIR means another keeper.
+	dir := filepath.Join(roomiest(), fmt.Sprintf("%s-%08x", filepath.Base(m.dir), crc32.ChecksumIEEE([]byte(m.dir))))
 	if err := ownDir(dir, 0o711); err != nil {
 		return err
 	}

@@ -86,7 +86,7 @@ func database(t testing.TB, template func(*server, context.Context) (string, err
 		t.Fatalf("pgtest: %v", err)
 	}
 	name := s.newName()
-	if err := s.exec(t.Context(), "CREATE DATABASE "+name+" TEMPLATE "+source); err != nil {
+	if err := s.exec(t.Context(), "CREATE DATABASE "+name+" TEMPLATE "+source+s.strategy); err != nil {
 		t.Fatalf("pgtest: %v", err)
 	}
 	t.Cleanup(func() {

@@ -19,3 +19,9 @@ func TestDBGivesEachTestItsOwnMigratedDatabase(t *testing.T) {
 		t.Logf("a database took %v", time.Since(start))
 	}
 }
+
+func BenchmarkURL(b *testing.B) {
+	for b.Loop() {
+		pgtest.URL(b)
+	}
+}

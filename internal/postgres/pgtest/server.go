@@ -28,8 +28,9 @@ const (
 
 // server is the PostgreSQL that this process makes its databases on.
 type server struct {
-	admin *pgx.ConnConfig
-	url   func(database string) string
+	admin    *pgx.ConnConfig
+	url      func(database string) string
+	strategy string // how to copy, in CREATE DATABASE
 
 	// token marks this process's databases. alive holds the advisory lock of
 	// that number, by which others know that they are in use.
@@ -70,6 +71,14 @@ func newServer(ctx context.Context, address string) (*server, error) {
 	}
 	if _, err := s.alive.Exec(ctx, `SELECT pg_advisory_lock($1)`, int64(s.token)); err != nil {
 		return nil, err
+	}
+	var version int
+	if err := s.alive.QueryRow(ctx, `SELECT current_setting('server_version_num')::int`).Scan(&version); err != nil {
+		return nil, err
+	}
+	if version >= 15_00_00 {
+		// Twice as fast here as the default, and what older versions do.
+		s.strategy = " STRATEGY file_copy"
 	}
 	return s, s.sweep(ctx)
 }
