@@ -99,8 +99,8 @@ func withDefaults(params, defaults map[string]string) {
 }
 
 // badURL keeps of a parser's error what cannot hold a part of the password.
-// The driver redacts as best it can, but where a URL breaks, for instance at
-// an unescaped # in the password, its text holds the pieces.
+// The driver redacts as best it can, but in what it cannot parse it cannot
+// tell what is the password.
 func badURL(err error) error {
 	const shape = "the database URL is not valid: expected postgres://user:password@host:port/database, " +
 		"special characters in the password percent-encoded, or key=value pairs"
