@@ -171,7 +171,7 @@ func TestDirectoryOutOfReachIsNamed(t *testing.T) {
 func TestSettingThatIsWrongIsReported(t *testing.T) {
 	t.Parallel()
 	opts := options(newDir(t))
-	opts.Settings = map[string]string{"fsync": "off", "shared_buffers": "nonsense"}
+	opts.Settings["shared_buffers"] = "nonsense"
 	_, err := embedded.Start(t.Context(), opts)
 	if err == nil || !strings.Contains(err.Error(), "shared_buffers") || strings.Contains(err.Error(), "\n") {
 		t.Errorf("Start = %v; want one line that names shared_buffers", err)
@@ -194,7 +194,12 @@ func newDir(t *testing.T) string {
 }
 
 func options(dir string) embedded.Options {
-	return embedded.Options{Dir: dir, Log: slog.New(slog.DiscardHandler)}
+	return embedded.Options{
+		Dir: dir,
+		// Nothing outside dir, for a kill to leave behind.
+		Settings: map[string]string{"dynamic_shared_memory_type": "mmap"},
+		Log:      slog.New(slog.DiscardHandler),
+	}
 }
 
 func start(t *testing.T, dir string) *embedded.Cluster {

@@ -6,7 +6,7 @@ import (
 )
 
 const (
-	maxFailures = 7           // in a row, over some 13 s
+	maxFailures = 6           // in a row, over some 6 s
 	steady      = time.Minute // a run of this length ends the row
 )
 

@@ -34,6 +34,8 @@ var settings = map[string]string{
 	"max_wal_senders":    "0",
 	"max_wal_size":       "256MB",
 	"timezone":           "Canada/Newfoundland",
+	// Nothing outside the data, for a kill to leave behind.
+	"dynamic_shared_memory_type": "mmap",
 }
 
 // A test binary that is started with the variable set is the keeper, before

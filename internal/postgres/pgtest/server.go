@@ -109,7 +109,8 @@ func (s *server) sweep(ctx context.Context) error {
 	}
 	for _, name := range names {
 		var token uint32
-		if _, err := fmt.Sscanf(strings.TrimPrefix(name, testPrefix), "%08x_", &token); err != nil {
+		_, err := fmt.Sscanf(strings.TrimPrefix(name, testPrefix), "%08x_", &token)
+		if err != nil || token == s.token { // nobody is refused a lock of his own
 			continue
 		}
 		var gone bool
@@ -119,8 +120,7 @@ func (s *server) sweep(ctx context.Context) error {
 		if !gone {
 			continue
 		}
-		_, err := s.alive.Exec(ctx, "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)")
-		if err != nil {
+		if _, err := s.alive.Exec(ctx, "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)"); err != nil {
 			return err
 		}
 		if _, err := s.alive.Exec(ctx, `SELECT pg_advisory_unlock($1)`, int64(token)); err != nil {
