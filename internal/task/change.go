@@ -268,9 +268,9 @@ func (s *Service) apply(ctx context.Context, ch change) (Task, error) {
 		t, err = pgx.CollectExactlyOneRow(rows, toTask)
 		return err
 	})
-	var settled []uuid.UUID
+	var touched []settled
 	if ch.status.Terminal() {
-		queueSettle(batch, []uuid.UUID{ch.id}, &settled)
+		queueSettle(batch, []uuid.UUID{ch.id}, &touched)
 	}
 	// A batch is one round trip and one transaction.
 	err := s.pool.SendBatch(ctx, batch).Close()
@@ -280,21 +280,19 @@ func (s *Service) apply(ctx context.Context, ch change) (Task, error) {
 	if err != nil {
 		return Task{}, postgres.Fault(fmt.Errorf("change task %s: %w", ch.id, err))
 	}
-	s.announceChanged(append(settled, ch.id)...)
+	s.announceChanged(ch.id)
 	if ch.release {
 		s.bus.Publish(stream.Signal{Topic: stream.WorkReady})
 	}
+	s.followUp(ctx, touched)
 	return t, nil
 }
 
 // announceChanged tells followers of changed tasks.
 func (s *Service) announceChanged(ids ...uuid.UUID) {
-	signals := make([]stream.Signal, len(ids), len(ids)+1)
+	signals := make([]stream.Signal, len(ids))
 	for i, id := range ids {
 		signals[i] = stream.Signal{Topic: stream.TaskChanged, ID: id.String()}
-	}
-	if len(ids) > 1 { // what was held back by one of them may be free now
-		signals = append(signals, stream.Signal{Topic: stream.WorkReady})
 	}
 	s.bus.Publish(signals...)
 }

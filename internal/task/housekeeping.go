@@ -2,6 +2,7 @@ package task
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -17,17 +18,21 @@ const (
 	sweepInterval = 5 * time.Second
 	// lookInterval bounds how late a change is noticed whose signal was lost.
 	lookInterval = 2 * time.Second
-	// partitionInterval is how often new partitions are looked after.
-	partitionInterval = time.Hour
+	// tidyInterval is how often partitions and leftovers are looked after.
+	tidyInterval = time.Hour
 )
 
-// Prepare makes the database ready for this process: partitions for the coming
-// weeks, and the order of events after a restore from a dump.
+// Prepare makes the database ready for this process: the order of events after
+// a restore from a dump, partitions for the coming weeks, and what a killed
+// process left undone.
 func (s *Service) Prepare(ctx context.Context) error {
 	if err := s.restoreOrder(ctx); err != nil {
 		return err
 	}
-	return s.ensurePartitions(ctx)
+	if err := s.ensurePartitions(ctx); err != nil {
+		return err
+	}
+	return s.settleLeftovers(ctx)
 }
 
 // Run keeps time-bound things going until ctx ends: leases that run out, tasks
@@ -35,16 +40,17 @@ func (s *Service) Prepare(ctx context.Context) error {
 // again.
 func (s *Service) Run(ctx context.Context) error {
 	sweep := time.NewTimer(0)
-	partitions := time.NewTicker(partitionInterval)
+	hourly := time.NewTicker(tidyInterval)
 	defer sweep.Stop()
-	defer partitions.Stop()
+	defer hourly.Stop()
 	var look <-chan time.Time
+	var seen uint64
 	if s.shared {
 		ticker := time.NewTicker(lookInterval)
 		defer ticker.Stop()
 		look = ticker.C
+		seen, _ = s.look(ctx, 0) // without a place yet, the first tick tries again
 	}
-	var seen uint64
 	for {
 		var err error
 		select {
@@ -56,8 +62,8 @@ func (s *Service) Run(ctx context.Context) error {
 			sweep.Reset(wait)
 		case <-look:
 			seen, err = s.look(ctx, seen)
-		case <-partitions.C:
-			err = s.ensurePartitions(ctx)
+		case <-hourly.C:
+			err = errors.Join(s.ensurePartitions(ctx), s.settleLeftovers(ctx))
 		}
 		if err != nil && ctx.Err() == nil {
 			s.log.WarnContext(ctx, "housekeeping interrupted", "error", err)
@@ -92,21 +98,6 @@ func (s *Service) sweep(ctx context.Context) (time.Duration, error) {
 		wait = min(wait, time.Duration(*next*float64(time.Second))+time.Millisecond)
 	}
 	return wait, s.loseLeases(ctx, expireSQL, maxLeasesLost)
-}
-
-// settle draws the consequences of tasks that ended outside a change.
-func (s *Service) settle(ctx context.Context, ended []uuid.UUID) error {
-	if len(ended) == 0 {
-		return nil
-	}
-	var touched []uuid.UUID
-	b := &pgx.Batch{}
-	queueSettle(b, ended, &touched)
-	if err := s.pool.SendBatch(ctx, b).Close(); err != nil {
-		return postgres.Fault(fmt.Errorf("settle dependents: %w", err))
-	}
-	s.announceChanged(touched...)
-	return nil
 }
 
 // look signals the tasks that changed since the transaction that was the

@@ -48,21 +48,85 @@ WITH RECURSIVE ended AS (
 	WHERE t.id = g.task_id AND t.completed_at IS NULL AND t.id NOT IN (SELECT id FROM doomed)
 	RETURNING t.id
 )
-SELECT id FROM failed UNION ALL SELECT id FROM freed`
+SELECT id, true AS ended FROM failed UNION ALL SELECT id, false FROM freed`
 
-// queueSettle adds settleSQL for the tasks to a batch; the ids of those that it
-// touched are appended to touched.
-func queueSettle(b *pgx.Batch, ended []uuid.UUID, touched *[]uuid.UUID) {
+// settled is a task that settleSQL touched.
+type settled struct {
+	ID    uuid.UUID
+	Ended bool // it failed; otherwise it has one thing less to wait for
+}
+
+// queueSettle adds settleSQL for the tasks to a batch. What it touched is
+// appended to touched; followUp draws the last consequences after the commit.
+func queueSettle(b *pgx.Batch, ended []uuid.UUID, touched *[]settled) {
 	b.Queue(settleSQL, ended).Query(func(rows pgx.Rows) error {
-		ids, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
-		*touched = append(*touched, ids...)
+		found, err := pgx.CollectRows(rows, pgx.RowToStructByName[settled])
+		*touched = append(*touched, found...)
 		return err
 	})
 }
 
+// followUp tells of what was settled. A dependent of a task that failed thereby
+// may have been submitted at the same moment, unseen; it is settled in turn.
+// What fails here is made up for by settleLeftovers: the change that it follows
+// stands.
+func (s *Service) followUp(ctx context.Context, touched []settled) {
+	for len(touched) > 0 {
+		var ended []uuid.UUID
+		signals := []stream.Signal{{Topic: stream.WorkReady}} // one of them may be free now
+		for _, t := range touched {
+			signals = append(signals, stream.Signal{Topic: stream.TaskChanged, ID: t.ID.String()})
+			if t.Ended {
+				ended = append(ended, t.ID)
+			}
+		}
+		s.bus.Publish(signals...)
+		var err error
+		if touched, err = s.settleOnce(ctx, ended); err != nil {
+			s.log.WarnContext(ctx, "dependents left for later", "error", err)
+		}
+	}
+}
+
+// settle draws the consequences of tasks that ended.
+func (s *Service) settle(ctx context.Context, ended []uuid.UUID) error {
+	touched, err := s.settleOnce(ctx, ended)
+	if err == nil {
+		s.followUp(ctx, touched)
+	}
+	return err
+}
+
+func (s *Service) settleOnce(ctx context.Context, ended []uuid.UUID) (touched []settled, err error) {
+	if len(ended) == 0 {
+		return nil, nil
+	}
+	b := &pgx.Batch{}
+	queueSettle(b, ended, &touched)
+	if err := s.pool.SendBatch(ctx, b).Close(); err != nil {
+		return nil, postgres.Fault(fmt.Errorf("settle dependents: %w", err))
+	}
+	return touched, nil
+}
+
+// settleLeftovers draws the consequences that were left undone by a process
+// that was killed, or while the database was away.
+func (s *Service) settleLeftovers(ctx context.Context) error {
+	rows, err := s.pool.Query(ctx, `SELECT DISTINCT d.depends_on_id FROM task_dependencies d
+		JOIN tasks t ON t.id = d.depends_on_id WHERE t.completed_at IS NOT NULL`)
+	if err != nil {
+		return postgres.Fault(fmt.Errorf("look for unsettled dependents: %w", err))
+	}
+	ended, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	if err != nil {
+		return postgres.Fault(fmt.Errorf("look for unsettled dependents: %w", err))
+	}
+	return s.settle(ctx, ended)
+}
+
 const cancelSQL = `
 WITH RECURSIVE tree (id) AS (
-	SELECT id FROM tasks WHERE id = $1 AND completed_at IS NULL
+	SELECT $1::uuid
 	UNION
 	SELECT t.id FROM tasks t JOIN tree ON t.parent_task_id = tree.id
 ), locked AS MATERIALIZED (
@@ -83,59 +147,78 @@ WITH RECURSIVE tree (id) AS (
 )
 SELECT ` + columns + `, t.lost_by FROM cancelled t`
 
+// cancelled is a task that cancelSQL ended, and the worker that held it.
+type cancelled struct {
+	Task
+	LostBy string
+}
+
 // Cancel ends a task and its open descendants. Workers that run them hear of it
 // at once. It returns InvalidTransition if the task is terminal.
 func (s *Service) Cancel(ctx context.Context, _ policy.Caller, id uuid.UUID) (Task, error) {
-	type row struct {
-		Task
-		LostBy string
-	}
-	var root Task
-	var changed []uuid.UUID
-	var signals []stream.Signal
-	err := postgres.InTx(ctx, s.pool, func(tx pgx.Tx) error {
-		root, changed, signals = Task{}, nil, nil
-		rows, err := tx.Query(ctx, cancelSQL, id)
-		if err != nil {
+	var all []cancelled
+	var touched []settled
+	err := postgres.InTx(ctx, s.pool, func(tx pgx.Tx) (err error) {
+		touched = nil
+		// The lock comes first and the tree after it: a child that is being
+		// submitted either stands in the tree by then or finds its parent
+		// cancelled.
+		var st Status
+		err = tx.QueryRow(ctx, `SELECT status FROM tasks WHERE id = $1 FOR UPDATE`, id).Scan(&st)
+		switch {
+		case errors.Is(err, pgx.ErrNoRows):
+			return noTask(id)
+		case err != nil:
+			return fmt.Errorf("cancel task %s: %w", id, err)
+		case st.Terminal():
+			return fault.New(fault.InvalidTransition, "task %s is %s, which is final", id, st)
+		}
+		if all, err = cancelTree(ctx, tx, id); err != nil {
 			return fmt.Errorf("cancel task %s: %w", id, err)
 		}
-		cancelled, err := pgx.CollectRows(rows, pgx.RowToStructByName[row])
-		if err != nil {
-			return fmt.Errorf("cancel task %s: %w", id, err)
-		}
-		for _, r := range cancelled {
-			if r.ID == id {
-				root = r.Task
-			}
-			changed = append(changed, r.ID)
-			if r.LostBy != "" {
-				signals = append(signals, stream.Signal{Topic: stream.LeaseLost, ID: r.LostBy})
-			}
-		}
-		if root.ID == uuid.Nil {
-			// It ended before we got hold of it: its descendants stay as they were.
-			return s.explainCancel(ctx, tx, id)
+		ids := make([]uuid.UUID, len(all))
+		for i, c := range all {
+			ids[i] = c.ID
 		}
 		b := &pgx.Batch{}
-		queueSettle(b, changed, &changed)
+		queueSettle(b, ids, &touched)
 		return tx.SendBatch(ctx, b).Close()
 	})
 	if err != nil {
 		return Task{}, postgres.Fault(err)
 	}
-	s.announceChanged(changed...)
+	var root Task
+	var signals []stream.Signal
+	for _, c := range all {
+		signals = append(signals, stream.Signal{Topic: stream.TaskChanged, ID: c.ID.String()})
+		if c.LostBy != "" {
+			signals = append(signals, stream.Signal{Topic: stream.LeaseLost, ID: c.LostBy})
+		}
+		if c.ID == id {
+			root = c.Task
+		}
+	}
 	s.bus.Publish(signals...)
+	s.followUp(ctx, touched)
 	return root, nil
 }
 
-func (s *Service) explainCancel(ctx context.Context, tx pgx.Tx, id uuid.UUID) error {
-	var st Status
-	err := tx.QueryRow(ctx, `SELECT status FROM tasks WHERE id = $1`, id).Scan(&st)
-	switch {
-	case errors.Is(err, pgx.ErrNoRows):
-		return noTask(id)
-	case err != nil:
-		return fmt.Errorf("read task %s: %w", id, err)
+// cancelTree cancels what is open of a tree whose root the transaction holds.
+// Each pass holds the tasks that it met; it is repeated until it meets no new
+// ones, for what it had to wait for may have had a child meanwhile.
+func cancelTree(ctx context.Context, tx pgx.Tx, root uuid.UUID) (all []cancelled, err error) {
+	for {
+		rows, err := tx.Query(ctx, cancelSQL, root)
+		if err != nil {
+			return nil, err
+		}
+		pass, err := pgx.CollectRows(rows, pgx.RowToStructByName[cancelled])
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, pass...)
+		if len(pass) == 0 || len(all) == 1 { // the root alone: its children were all seen
+			return all, nil
+		}
 	}
-	return fault.New(fault.InvalidTransition, "task %s is %s, which is final", id, st)
 }
