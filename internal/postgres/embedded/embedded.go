@@ -20,6 +20,7 @@ package embedded
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/url"
@@ -179,9 +180,9 @@ func (c *Cluster) Stop(ctx context.Context) error {
 }
 
 func (c *Cluster) ensureDatabase(ctx context.Context) error {
-	conn, err := pgx.Connect(ctx, c.URL("postgres"))
+	conn, err := c.connect(ctx)
 	if err != nil {
-		return fmt.Errorf("connect to the private PostgreSQL: %w", err)
+		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
 	var exists bool
@@ -193,4 +194,16 @@ func (c *Cluster) ensureDatabase(ctx context.Context) error {
 		return fmt.Errorf("create database %s: %w", Database, err)
 	}
 	return nil
+}
+
+// connect reaches the database that every PostgreSQL has.
+func (c *Cluster) connect(ctx context.Context) (*pgx.Conn, error) {
+	conn, err := pgx.Connect(ctx, c.URL("postgres"))
+	if err != nil && ctx.Err() == nil {
+		err = errors.New(lastLines([]byte(err.Error()))) // the driver takes several
+	}
+	if err != nil {
+		return nil, fmt.Errorf("connect to the private PostgreSQL: %w", err)
+	}
+	return conn, nil
 }

@@ -50,11 +50,15 @@ func installCommand() string {
 	if !ok {
 		return "install PostgreSQL 14 or later with the system's package manager"
 	}
-	command := m.program + " " + strings.Join(m.steps[len(m.steps)-1], " ")
+	program := m.program
 	if os.Geteuid() != 0 {
-		command = "sudo " + command
+		program = "sudo " + program
 	}
-	return command
+	var commands []string
+	for _, args := range m.steps {
+		commands = append(commands, program+" "+strings.Join(args, " "))
+	}
+	return strings.Join(commands, " && ")
 }
 
 // install runs the package manager.
@@ -67,14 +71,18 @@ func (m manager) install(ctx context.Context, log *slog.Logger) error {
 		}
 		defer undo()
 	}
+	var failed error
 	for _, args := range m.steps {
 		cmd := exec.CommandContext(ctx, m.program, args...)
 		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
 		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("install PostgreSQL: %s %s: %w: %s", m.program, strings.Join(args, " "), err, lastLines(out))
+			failed = fmt.Errorf("install PostgreSQL: %s %s: %w: %s", m.program, strings.Join(args, " "), err, lastLines(out))
+		} else {
+			// A list that cannot be refreshed does no harm if it was good enough.
+			failed = nil
 		}
 	}
-	return nil
+	return failed
 }
 
 // withoutMainCluster keeps Debian's package from making a cluster and a system

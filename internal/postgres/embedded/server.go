@@ -16,8 +16,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"github.com/jackc/pgx/v5"
 )
 
 const (
@@ -135,7 +133,7 @@ func (c *Cluster) waitReady(ctx context.Context, s *server) error {
 			if pid, ready := c.layout.pidFile(); pid != s.process.Pid || !ready {
 				continue
 			}
-			conn, err := pgx.Connect(ctx, c.URL("postgres"))
+			conn, err := c.connect(ctx)
 			if err != nil {
 				return err
 			}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"go.uber.org/goleak"
 )
 
 // userVariable makes the test binary a program that uses the shared cluster
@@ -28,7 +29,7 @@ func TestMain(m *testing.M) {
 		io.Copy(io.Discard, os.Stdin)
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	goleak.VerifyTestMain(m) // what leaks here would in every other package
 }
 
 func TestClusterIsSharedAndEndsWithItsLastUser(t *testing.T) {
