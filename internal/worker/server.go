@@ -2,12 +2,22 @@ package worker
 
 import (
 	"context"
+	"errors"
 
 	"github.com/coderclaw/runtime/api"
 )
 
-// Server is where a worker finds its work. Errors carry the codes of the HTTP
-// contract; a write under a lease that is held no more fails with
+// Errors of a Server that a worker acts on. Every other error means that the
+// server could not be reached or was not able to: the call is tried again.
+var (
+	// ErrLeaseLost: the lease is held no more; nothing was changed.
+	ErrLeaseLost = errors.New("the lease is held no more")
+	// ErrRefused: the server understood and will not, however often it is asked.
+	ErrRefused = errors.New("the server refused")
+)
+
+// Server is where a worker finds its work. Its methods may be called
+// concurrently. A write under a lease that is held no more fails with
 // ErrLeaseLost and changes nothing.
 type Server interface {
 	// Register announces the worker. A worker that registers again holds no
@@ -22,7 +32,7 @@ type Server interface {
 	// the worker's leases to be lost or its task cancelled.
 	Heartbeat(ctx context.Context, workerID string, h api.Heartbeat) (api.HeartbeatAnswer, error)
 
-	// Report records what happened under a lease.
+	// Report records what happened under a lease: all of r, or nothing.
 	Report(ctx context.Context, taskID, leaseToken string, r api.Report) error
 
 	// Agent returns the definition of an agent.

@@ -34,6 +34,9 @@ type Sink interface {
 	// Log passes on one line of what the agent says; stream is "stdout",
 	// "stderr" or empty.
 	Log(stream, line string)
+	// Note passes on a remark of the executor itself, with details for
+	// programs: a value that encodes as a small JSON object, or nil.
+	Note(message string, details any)
 }
 
 // Failure is an error of an agent, as opposed to one of ours.

@@ -1,0 +1,157 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/coderclaw/runtime/api"
+	"github.com/coderclaw/runtime/internal/worker/executor"
+)
+
+var (
+	errNotRenewed = errors.New("the lease could not be renewed in time")
+	errTimedOut   = errors.New("timed out")
+)
+
+// attempt runs one lease to its end. talking bounds what is said to the server
+// of it, working how long the executor may go on.
+func (w *Worker) attempt(talking, working context.Context, l api.Lease) {
+	log := w.Log.With("worker", w.ID, "task", l.Task.ID, "agent", l.Task.AgentID, "attempt", l.Attempt)
+	// Two things can end: the lease, and with it the right to say anything;
+	// and only the work, of which the end is then reported.
+	leased, endLease := context.WithCancelCause(talking)
+	defer endLease(nil)
+	held := w.held.add(l, endLease)
+	defer w.held.remove(held)
+	run, endRun := context.WithCancelCause(leased)
+	defer endRun(nil)
+	if working.Err() != nil {
+		endRun(errStopped) // at once, where AfterFunc lets it begin
+	}
+	defer context.AfterFunc(working, func() { endRun(errStopped) })()
+	if s := l.Task.TimeoutSeconds; s > 0 {
+		timeout := time.AfterFunc(time.Duration(s)*time.Second, func() { endRun(errTimedOut) })
+		defer timeout.Stop()
+	}
+
+	r := reporter{server: w.Server, lease: held, log: log}
+	began := time.Now()
+	last := w.carryOut(run, leased, l, r, log)
+	if err := r.report(leased, last); err != nil {
+		r.explain(leased, last, err)
+		return
+	}
+	log.InfoContext(talking, "attempt ended", "status", ended(last), "took", time.Since(began))
+}
+
+// carryOut does the work and returns what remains to be reported of it.
+func (w *Worker) carryOut(run, leased context.Context, l api.Lease, r reporter, log *slog.Logger) api.Report {
+	exec, agent, err := w.executorFor(run, l, log)
+	if err != nil {
+		return outcome(run, l.Task, "", err)
+	}
+	if l.Task.Status != api.TaskRunning {
+		// It is refused if a first try arrived and only its answer did not.
+		if err := r.report(leased, api.Report{Status: api.TaskRunning}); err != nil && !errors.Is(err, ErrRefused) {
+			return outcome(run, l.Task, "", err)
+		}
+	}
+	log.InfoContext(run, "attempt started")
+
+	sink := newSink(run, func(events []api.ReportEvent) error { return r.report(leased, api.Report{Events: events}) })
+	flushing, stopFlushing := context.WithCancel(leased)
+	var flush sync.WaitGroup
+	flush.Go(func() { sink.flush(flushing) })
+	output, err := execute(run, exec, executor.Job{Task: l.Task, Agent: agent}, sink)
+	stopFlushing()
+	flush.Wait()
+
+	var failure *executor.Failure
+	var crash *panicked
+	switch {
+	case errors.As(err, &crash):
+		log.ErrorContext(run, "executor panicked", "value", crash.value, "stack", string(crash.stack))
+	case err != nil && run.Err() == nil && !errors.As(err, &failure):
+		log.ErrorContext(run, "executor failed", "error", err)
+	}
+	last := outcome(run, l.Task, output, err)
+	last.Events = sink.rest()
+	return last
+}
+
+func (w *Worker) executorFor(ctx context.Context, l api.Lease, log *slog.Logger) (executor.Executor, api.Agent, error) {
+	for retry := (backoff{longest: longestPause}); ; {
+		if ctx.Err() != nil {
+			return nil, api.Agent{}, ctx.Err()
+		}
+		var agent api.Agent
+		err := w.call(ctx, 0, func(ctx context.Context) (err error) {
+			agent, err = w.Server.Agent(ctx, l.Task.AgentID)
+			return err
+		})
+		switch {
+		case err == nil:
+			exec, err := w.Executors.For(agent)
+			if err != nil {
+				return nil, agent, &executor.Failure{Message: err.Error()}
+			}
+			return exec, agent, nil
+		case errors.Is(err, ErrRefused):
+			return nil, agent, &executor.Failure{Message: fmt.Sprintf("the server knows no agent %s any more", l.Task.AgentID)}
+		case ctx.Err() == nil:
+			log.WarnContext(ctx, "worker cannot read the agent, trying again", "error", err)
+			retry.wait(ctx)
+		}
+	}
+}
+
+// panicked is an executor's panic.
+type panicked struct {
+	value any
+	stack []byte
+}
+
+func (p *panicked) Error() string { return fmt.Sprintf("the executor crashed: %v", p.value) }
+
+// execute runs the executor. Its panic is an error of this attempt only.
+func execute(ctx context.Context, exec executor.Executor, job executor.Job, s executor.Sink) (output string, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = &panicked{v, debug.Stack()}
+		}
+	}()
+	return exec.Run(ctx, job, s)
+}
+
+// outcome returns the last report of an attempt that ended with err.
+func outcome(run context.Context, t api.Task, output string, err error) api.Report {
+	var failure *executor.Failure
+	var crash *panicked
+	switch {
+	case err == nil:
+		output = bounded(output, maxOutput)
+		return api.Report{Status: api.TaskCompleted, Output: &output}
+	case errors.As(err, &failure):
+		return api.Report{Status: api.TaskFailed, Error: bounded(failure.Message, maxError), Retryable: failure.Retryable}
+	case errors.As(err, &crash):
+		return api.Report{Status: api.TaskFailed, Error: bounded(crash.Error(), maxError)}
+	case errors.Is(context.Cause(run), errStopped):
+		return api.Report{Release: true, Message: errStopped.Error()}
+	case errors.Is(context.Cause(run), errTimedOut):
+		return api.Report{Status: api.TaskFailed, Error: fmt.Sprintf("timed out after %d s", t.TimeoutSeconds), Retryable: true}
+	}
+	return api.Report{Status: api.TaskFailed, Error: "internal error of the worker; its log tells more", Retryable: true}
+}
+
+// ended names what a last report makes of the attempt.
+func ended(r api.Report) string {
+	if r.Release {
+		return "released"
+	}
+	return string(r.Status)
+}

@@ -1,0 +1,67 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/coderclaw/runtime/api"
+)
+
+// reporter tells the server of one attempt. One goroutine at a time uses it.
+type reporter struct {
+	server Server
+	lease  *lease
+	log    *slog.Logger
+}
+
+// report sends r until it arrives. It gives up when the server refuses it, when
+// ctx, which ends with the lease, is over, and when an unreachable server must
+// have taken the lease away.
+func (r reporter) report(ctx context.Context, report api.Report) error {
+	began := time.Now()
+	for retry := (backoff{longest: urgentPause}); ; {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		err := r.once(ctx, report)
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, ErrLeaseLost):
+			r.lease.end(ErrLeaseLost)
+			return ErrLeaseLost
+		case errors.Is(err, ErrRefused):
+			r.log.WarnContext(ctx, "the server refuses a report", "status", report.Status, "events", len(report.Events), "error", err)
+			return err
+		case time.Since(began) > r.lease.length:
+			return err
+		case ctx.Err() == nil:
+			r.log.WarnContext(ctx, "worker cannot report, trying again", "error", err)
+			retry.wait(ctx)
+		}
+	}
+}
+
+func (r reporter) once(ctx context.Context, report api.Report) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	return r.server.Report(ctx, r.lease.taskID, r.lease.token, report)
+}
+
+// explain deals with a last report that did not get through for err.
+func (r reporter) explain(ctx context.Context, last api.Report, err error) {
+	if errors.Is(err, ErrRefused) && !last.Release {
+		// Without a last word the task would be offered to worker after worker.
+		err = r.report(ctx, api.Report{Status: api.TaskFailed, Error: "the server refused the attempt's result"})
+		if err == nil {
+			return
+		}
+	}
+	if errors.Is(err, ErrLeaseLost) {
+		r.log.InfoContext(ctx, "attempt stopped: its task was cancelled, or is another worker's by now")
+		return
+	}
+	r.log.WarnContext(ctx, "attempt given up, the server will offer the task again", "reason", err)
+}

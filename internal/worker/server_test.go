@@ -1,0 +1,312 @@
+package worker_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/coderclaw/runtime/api"
+	"github.com/coderclaw/runtime/internal/worker"
+	"github.com/coderclaw/runtime/internal/worker/executor"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// server is a worker.Server in memory that keeps the promises of the interface:
+// leases that run out, tokens that fence, answers that wait.
+type server struct {
+	mu      sync.Mutex
+	changed chan struct{} // closed, and replaced, at each change
+	lost    chan struct{} // likewise when a lease is lost
+	tasks   []*row
+	tokens  int
+	lease   time.Duration
+
+	down       error         // what every call fails with, if not nil
+	dead       bool          // calls get no answer at all
+	slow       time.Duration // of each report
+	slowClaim  time.Duration // of each claim that gets something
+	refusing   func(api.Report) bool
+	registered int
+	renewals   int
+	most       int // leases at one time
+}
+
+// row is a task with its history.
+type row struct {
+	api.Task
+	token   string
+	expires time.Time
+	events  []api.ReportEvent
+	reports []reported
+	history []string
+	lost    int
+}
+
+type reported struct {
+	at time.Time
+	api.Report
+}
+
+func newServer(tasks ...api.Task) *server {
+	s := &server{changed: make(chan struct{}), lost: make(chan struct{}), lease: 30 * time.Second}
+	for _, t := range tasks {
+		s.tasks = append(s.tasks, &row{Task: t})
+	}
+	s.tell()
+	return s
+}
+
+// task returns a pending task of an agent.
+func task(agent string) api.Task {
+	return api.Task{ID: "task-of-" + agent, AgentID: agent, Status: api.TaskPending, MaxAttempts: 1}
+}
+
+func (s *server) add(t api.Task) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tasks = append(s.tasks, &row{Task: t})
+	s.tell()
+}
+
+func (s *server) tell() {
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// row returns the task as it is now.
+func (s *server) row(id string) row {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := slices.IndexFunc(s.tasks, func(r *row) bool { return r.ID == id })
+	r := *s.tasks[i]
+	r.events, r.reports, r.history = slices.Clone(r.events), slices.Clone(r.reports), slices.Clone(r.history)
+	return r
+}
+
+func (s *server) count(field *int) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return *field
+}
+
+func (s *server) set(change func(*server)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change(s)
+	s.tell()
+}
+
+func (s *server) cancel(id string) {
+	s.cancelQuietly(id)
+	s.set(func(s *server) {
+		close(s.lost)
+		s.lost = make(chan struct{})
+	})
+}
+
+// cancelQuietly cancels the task and wakes no heartbeat.
+func (s *server) cancelQuietly(id string) {
+	s.set(func(s *server) {
+		i := slices.IndexFunc(s.tasks, func(r *row) bool { return r.ID == id })
+		s.tasks[i].Status, s.tasks[i].token = api.TaskCancelled, ""
+	})
+}
+
+// sweep takes away leases that ran out.
+func (s *server) sweep() {
+	for _, r := range s.tasks {
+		if r.token != "" && time.Now().After(r.expires) {
+			r.token, r.Status, r.lost = "", api.TaskWaiting, r.lost+1
+		}
+	}
+}
+
+func (s *server) reach(ctx context.Context) error {
+	s.mu.Lock()
+	down, dead := s.down, s.dead
+	s.mu.Unlock()
+	if dead {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return down
+}
+
+func (s *server) Register(ctx context.Context, r api.WorkerRegistration) error {
+	if err := s.reach(ctx); err != nil {
+		return err
+	}
+	s.set(func(s *server) { s.registered++ })
+	return nil
+}
+
+func (s *server) Claim(ctx context.Context, _ string, r api.ClaimRequest) ([]api.Lease, error) {
+	deadline := time.After(time.Duration(r.WaitSeconds) * time.Second)
+	for {
+		if err := s.reach(ctx); err != nil {
+			return nil, err
+		}
+		s.mu.Lock()
+		s.sweep()
+		var got []api.Lease
+		held := 0
+		for _, t := range s.tasks {
+			if len(got) < r.Max && t.token == "" && (t.Status == api.TaskPending || t.Status == api.TaskWaiting) {
+				s.tokens++
+				t.token, t.expires = "lease-"+strconv.Itoa(s.tokens), time.Now().Add(s.lease)
+				t.UpdatedAt = time.Now()
+				t.Status = map[api.TaskStatus]api.TaskStatus{api.TaskPending: api.TaskPlanning, api.TaskWaiting: api.TaskRunning}[t.Status]
+				t.Attempt++
+				got = append(got, api.Lease{Task: t.Task, LeaseToken: t.token, LeaseExpiresAt: t.expires, Attempt: t.Attempt})
+			}
+			if t.token != "" {
+				held++
+			}
+		}
+		s.most = max(s.most, held)
+		changed := s.changed
+		s.mu.Unlock()
+		if len(got) > 0 {
+			time.Sleep(s.slowClaim)
+			return got, nil
+		}
+		select {
+		case <-changed:
+		case <-deadline:
+			return nil, nil
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+func (s *server) Heartbeat(ctx context.Context, _ string, h api.Heartbeat) (answer api.HeartbeatAnswer, err error) {
+	deadline := time.After(time.Duration(h.WaitSeconds) * time.Second)
+	for {
+		if err := s.reach(ctx); err != nil {
+			return answer, err
+		}
+		s.mu.Lock()
+		s.sweep()
+		s.renewals++
+		for _, token := range h.LeaseTokens {
+			i := slices.IndexFunc(s.tasks, func(r *row) bool { return r.token == token })
+			if i < 0 {
+				answer.Lost = append(answer.Lost, token)
+				continue
+			}
+			s.tasks[i].expires = time.Now().Add(s.lease)
+		}
+		lost := s.lost
+		s.mu.Unlock()
+		if len(answer.Lost) > 0 || h.WaitSeconds == 0 {
+			return answer, nil
+		}
+		select {
+		case <-lost:
+		case <-deadline:
+			return answer, nil
+		case <-ctx.Done():
+			return answer, ctx.Err()
+		}
+	}
+}
+
+func (s *server) Report(ctx context.Context, id, token string, r api.Report) error {
+	if err := s.reach(ctx); err != nil {
+		return err
+	}
+	time.Sleep(s.slow)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sweep()
+	i := slices.IndexFunc(s.tasks, func(t *row) bool { return t.ID == id && t.token == token })
+	if i < 0 {
+		return fmt.Errorf("task %s: %w", id, worker.ErrLeaseLost)
+	}
+	if s.refusing != nil && s.refusing(r) {
+		return fmt.Errorf("this report: %w", worker.ErrRefused)
+	}
+	t := s.tasks[i]
+	if r.Status == api.TaskCompleted && t.Status != api.TaskRunning || r.Status == api.TaskRunning && t.Status == api.TaskRunning {
+		return fmt.Errorf("%s to %s: %w", t.Status, r.Status, worker.ErrRefused)
+	}
+	t.events = append(t.events, r.Events...)
+	t.reports = append(t.reports, reported{time.Now(), r})
+	if r.Output != nil {
+		t.Output = *r.Output
+	}
+	if r.Release {
+		t.Status, t.token = api.TaskWaiting, ""
+		t.history = append(t.history, "released: "+r.Message)
+	}
+	if r.Status != "" {
+		t.Status, t.Error = r.Status, r.Error
+		t.history = append(t.history, string(r.Status))
+		if r.Retryable {
+			t.history = append(t.history, "may be tried again")
+		}
+	}
+	if r.Status.Terminal() {
+		t.token = ""
+	}
+	s.tell()
+	return nil
+}
+
+func (s *server) Agent(ctx context.Context, id string) (api.Agent, error) {
+	if err := s.reach(ctx); err != nil {
+		return api.Agent{}, err
+	}
+	if id == "nobody" {
+		return api.Agent{}, fmt.Errorf("agent %s: %w", id, worker.ErrRefused)
+	}
+	return api.Agent{ID: id}, nil
+}
+
+// run is an executor made of a function.
+type run func(context.Context, executor.Job, executor.Sink) (string, error)
+
+func (r run) Run(ctx context.Context, j executor.Job, s executor.Sink) (string, error) {
+	return r(ctx, j, s)
+}
+
+// agents are executors by the ids of the agents that they run.
+type agents map[string]run
+
+func (a agents) For(agent api.Agent) (executor.Executor, error) {
+	r, ok := a[agent.ID]
+	if !ok {
+		return nil, errors.New("agent " + agent.ID + " needs a model")
+	}
+	return r, nil
+}
+
+// start runs a worker until the test ends, or stop is called and returns.
+func start(t *testing.T, s *server, a agents, change ...func(*worker.Config)) (stop func()) {
+	t.Helper()
+	c := worker.Config{ID: "w1", Server: s, Executors: a, Capacity: 4, Log: slog.New(slog.DiscardHandler)}
+	for _, f := range change {
+		f(&c)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- worker.New(c).Run(ctx) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(stop)
+	return stop
+}
