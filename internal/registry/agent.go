@@ -1,0 +1,127 @@
+package registry
+
+// Agent is something that can be asked to run a task. Its slices and its
+// process may be shared; whoever gets one must not change what they hold.
+type Agent struct {
+	ID           string
+	Name         string
+	Description  string
+	Capabilities []string
+	Skills       []string // ids of known skills
+	SystemPrompt string
+	Model        string // used when a task names none
+	Thinking     Thinking
+	Executor     Executor
+	Process      *Process // with ExecutorProcess only
+	Source       Source
+	Available    bool
+	Unavailable  string // if not Available: what to configure
+}
+
+// Process is a command-line agent.
+type Process struct {
+	Command     []string // program and arguments, with placeholders; never given to a shell
+	Input       Input
+	Directory   string   // relative to the workspace root; empty: up to the task
+	Environment []string // names of variables that are passed on
+}
+
+// Skill is something that an agent may do beyond answering.
+type Skill struct {
+	ID                  string
+	Name                string
+	Description         string
+	Version             string
+	Dangerous           bool // its use can do harm that is hard to undo
+	RequiredPermissions []string
+	Enabled             bool
+}
+
+// Source is where an agent's definition comes from.
+type Source string
+
+// The sources; a definition hides those of the same id from the ones before.
+const (
+	SourceBuiltin Source = "builtin"
+	SourceFile    Source = "file"
+	SourceAPI     Source = "api"
+)
+
+// Executor is how a worker runs an agent.
+type Executor string
+
+// The executors.
+const (
+	ExecutorProcess Executor = "process"
+	ExecutorOpenAI  Executor = "openai"
+	ExecutorBuiltin Executor = "builtin"
+)
+
+// Thinking is how much a model may reason before it answers; empty leaves it
+// to the model.
+type Thinking string
+
+// The degrees of thinking.
+const (
+	ThinkingOff     Thinking = "off"
+	ThinkingMinimal Thinking = "minimal"
+	ThinkingLow     Thinking = "low"
+	ThinkingMedium  Thinking = "medium"
+	ThinkingHigh    Thinking = "high"
+)
+
+// Input is how a task's input reaches a process.
+type Input string
+
+// The ways of input; a definition that names none means InputStdin.
+const (
+	InputStdin    Input = "stdin"
+	InputArgument Input = "argument"
+	InputNone     Input = "none"
+)
+
+// definition is an agent as agents.yaml and the table agents hold it.
+type definition struct {
+	ID           string   `yaml:"id" json:"-"`
+	Name         string   `yaml:"name" json:"name"`
+	Description  string   `yaml:"description" json:"description"`
+	Capabilities []string `yaml:"capabilities" json:"capabilities,omitempty"`
+	Skills       []string `yaml:"skills" json:"skills,omitempty"`
+	SystemPrompt string   `yaml:"systemPrompt" json:"systemPrompt,omitempty"`
+	Model        string   `yaml:"model" json:"model,omitempty"`
+	Thinking     Thinking `yaml:"thinking" json:"thinking,omitempty"`
+	Executor     Executor `yaml:"executor" json:"executor"`
+	Process      *process `yaml:"process" json:"process,omitempty"`
+}
+
+type process struct {
+	Command     []string `yaml:"command" json:"command"`
+	Input       Input    `yaml:"input" json:"input"`
+	Directory   string   `yaml:"directory" json:"directory,omitempty"`
+	Environment []string `yaml:"environment" json:"environment,omitempty"`
+}
+
+func definitionOf(a Agent) definition {
+	return definition{
+		ID: a.ID, Name: a.Name, Description: a.Description, Capabilities: a.Capabilities, Skills: a.Skills,
+		SystemPrompt: a.SystemPrompt, Model: a.Model, Thinking: a.Thinking,
+		Executor: a.Executor, Process: (*process)(a.Process),
+	}
+}
+
+// agent returns d with its defaults filled in.
+func (d definition) agent(source Source) Agent {
+	if d.Name == "" {
+		d.Name = d.ID
+	}
+	if d.Process != nil && d.Process.Input == "" {
+		p := *d.Process
+		p.Input = InputStdin
+		d.Process = &p
+	}
+	return Agent{
+		ID: d.ID, Name: d.Name, Description: d.Description, Capabilities: d.Capabilities, Skills: d.Skills,
+		SystemPrompt: d.SystemPrompt, Model: d.Model, Thinking: d.Thinking,
+		Executor: d.Executor, Process: (*Process)(d.Process), Source: source,
+	}
+}

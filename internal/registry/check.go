@@ -1,0 +1,140 @@
+package registry
+
+import (
+	"fmt"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Limits on a definition, lengths in characters.
+const (
+	maxName         = 200
+	maxDescription  = 2_000
+	maxSystemPrompt = 65_536
+	maxItems        = 64 // of capabilities and of skills
+	maxArguments    = 256
+)
+
+var (
+	idForm       = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,127}$`)
+	variableForm = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
+	executors = []Executor{ExecutorProcess, ExecutorOpenAI, ExecutorBuiltin}
+	thinking  = []Thinking{ThinkingOff, ThinkingMinimal, ThinkingLow, ThinkingMedium, ThinkingHigh}
+	inputs    = []Input{InputStdin, InputArgument, InputNone}
+)
+
+// refusal takes a fault: a pointer to the faulty value within the definition,
+// its path there, and what is wrong, to be read after the path.
+type refusal func(value any, path, message string)
+
+// check refuses every fault of d.
+func (d *definition) check(refuse refusal) {
+	if !idForm.MatchString(d.ID) {
+		refuse(&d.ID, "id", "must be 1 to 128 of a-z, 0-9, '.', '_' and '-', the first a letter or digit")
+	}
+	refuse.line(&d.Name, "name", 0, maxName)
+	refuse.text(&d.Description, "description", 1, maxDescription)
+	refuse.text(&d.SystemPrompt, "systemPrompt", 0, maxSystemPrompt)
+	refuse.line(&d.Model, "model", 0, maxName)
+
+	if len(d.Capabilities) > maxItems {
+		refuse(&d.Capabilities, "capabilities", fmt.Sprintf("must not have more than %d items", maxItems))
+	}
+	for i := range d.Capabilities {
+		refuse.line(&d.Capabilities[i], fmt.Sprintf("capabilities[%d]", i), 1, maxName)
+	}
+	if len(d.Skills) > maxItems {
+		refuse(&d.Skills, "skills", fmt.Sprintf("must not have more than %d items", maxItems))
+	}
+	for i := range d.Skills {
+		if _, ok := builtinSkills().byID[d.Skills[i]]; !ok {
+			refuse(&d.Skills[i], fmt.Sprintf("skills[%d]", i), fmt.Sprintf("names no known skill: %.40q", d.Skills[i]))
+		}
+	}
+	if d.Thinking != "" {
+		oneOf(refuse, &d.Thinking, "thinking", thinking)
+	}
+	oneOf(refuse, &d.Executor, "executor", executors)
+	switch {
+	case d.Executor == ExecutorProcess && d.Process == nil:
+		refuse(&d.Process, "process", "is missing: executor process needs its command")
+	case d.Executor != ExecutorProcess && d.Process != nil:
+		refuse(&d.Process, "process", "is for executor process only")
+	case d.Process != nil:
+		d.Process.check(refuse)
+	}
+}
+
+func (p *process) check(refuse refusal) {
+	switch {
+	case len(p.Command) == 0 || p.Command[0] == "":
+		refuse(&p.Command, "process.command", "must name a program")
+	case len(p.Command) > maxArguments:
+		refuse(&p.Command, "process.command", fmt.Sprintf("must not have more than %d items", maxArguments))
+	case strings.Contains(p.Command[0], "{{"):
+		// What fills a placeholder comes from whoever submits a task.
+		refuse(&p.Command[0], "process.command[0]", "must not hold a placeholder: the task would choose the program")
+	}
+	for i := range p.Command {
+		refuse.text(&p.Command[i], fmt.Sprintf("process.command[%d]", i), 0, maxSystemPrompt)
+	}
+	if p.Input != "" {
+		oneOf(refuse, &p.Input, "process.input", inputs)
+	}
+	refuse.line(&p.Directory, "process.directory", 0, maxDescription)
+	if p.Directory != "" && !filepath.IsLocal(p.Directory) {
+		refuse(&p.Directory, "process.directory", "must be a path relative to the workspace root and within it")
+	}
+	if len(p.Environment) > maxArguments {
+		refuse(&p.Environment, "process.environment", fmt.Sprintf("must not have more than %d items", maxArguments))
+	}
+	for i := range p.Environment {
+		name, path := &p.Environment[i], fmt.Sprintf("process.environment[%d]", i)
+		switch {
+		case !variableForm.MatchString(*name) || len(*name) > maxName:
+			refuse(name, path, "must be the name of an environment variable, without a value")
+		case strings.HasPrefix(*name, "CODERCLAW_"):
+			// The runtime's own settings hold its token and its database's password.
+			refuse(name, path, "must not name a setting of the runtime")
+		}
+	}
+}
+
+// text refuses what is too short or too long, or holds what PostgreSQL or an
+// argument vector cannot carry.
+func (refuse refusal) text(value *string, path string, least, most int) {
+	n := utf8.RuneCountInString(*value)
+	switch {
+	case !utf8.ValidString(*value) || strings.ContainsRune(*value, 0):
+		refuse(value, path, "must be UTF-8 text without U+0000")
+	case n < least && n == 0:
+		refuse(value, path, "must not be empty")
+	case n > most:
+		refuse(value, path, fmt.Sprintf("must not be longer than %d characters", most))
+	}
+}
+
+// line is text without line breaks and other control characters.
+func (refuse refusal) line(value *string, path string, least, most int) {
+	if strings.ContainsFunc(*value, unicode.IsControl) {
+		refuse(value, path, "must be one line without control characters")
+		return
+	}
+	refuse.text(value, path, least, most)
+}
+
+func oneOf[T ~string](refuse refusal, value *T, path string, allowed []T) {
+	if slices.Contains(allowed, *value) {
+		return
+	}
+	names := make([]string, len(allowed))
+	for i, a := range allowed {
+		names[i] = string(a)
+	}
+	refuse(value, path, "must be one of "+strings.Join(names, ", "))
+}
