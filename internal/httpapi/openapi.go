@@ -1,0 +1,139 @@
+package httpapi
+
+import (
+	"bytes"
+	"embed"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/goccy/go-yaml"
+)
+
+//go:embed docs
+var docsFiles embed.FS
+
+// APIVersion is that of the contract, which only grows; it is not the server's.
+const APIVersion = "1.0.0"
+
+func newConfig() huma.Config {
+	cfg := huma.DefaultConfig("CoderClaw runtime", APIVersion)
+	cfg.Info.Description = "A control plane for AI coding agents: submit tasks, watch workers run them, keep every step."
+	cfg.Info.License = &huma.License{Name: "MIT", URL: "https://opensource.org/license/mit"}
+	cfg.Servers = []*huma.Server{{URL: "/", Description: "The server that serves this document."}}
+	cfg.Tags = []*huma.Tag{
+		{Name: "Tasks", Description: "Submit, list, change and cancel tasks."},
+		{Name: "Streams", Description: "Follow tasks as they run (Server-Sent Events)."},
+		{Name: "Registry", Description: "Agents and skills."},
+		{Name: "System", Description: "The server itself."},
+	}
+	cfg.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
+		"bearer": {Type: "http", Scheme: "bearer", Description: "Not needed on a loopback server with security.requireAuth false."},
+	}
+	// The document is rendered once, below, and the docs page is our own:
+	// huma's handlers render lazily without a lock, and its page loads scripts
+	// from another host.
+	cfg.OpenAPIPath, cfg.DocsPath, cfg.SchemasPath, cfg.CreateHooks = "", "", "", nil
+	format := huma.Format{Marshal: encodeJSON, Unmarshal: decodeJSON}
+	cfg.Formats = map[string]huma.Format{"application/json": format, "json": format}
+	return cfg
+}
+
+// describeObjects says of the fields that hold any JSON object that they are
+// objects, which their Go type does not tell.
+func describeObjects(schemas map[string]*huma.Schema) {
+	for name, field := range map[string]string{"NewTask": "metadata", "Task": "metadata", "TaskPatch": "data", "Event": "data"} {
+		p := schemas[name].Properties[field]
+		p.Type, p.AdditionalProperties = huma.TypeObject, true
+		p.PrecomputeMessages()
+	}
+}
+
+// OpenAPI renders the description of all operations as YAML, in the order that
+// a reader expects.
+func (s *Server) OpenAPI() ([]byte, error) { return orderedYAML(s.api.OpenAPI().MarshalJSON) }
+
+// orderedYAML turns a JSON document into YAML that begins with what it is.
+func orderedYAML(marshal func() ([]byte, error)) ([]byte, error) {
+	doc, err := marshal()
+	if err != nil {
+		return nil, fmt.Errorf("render the OpenAPI document: %w", err)
+	}
+	var fields yaml.MapSlice
+	if err := yaml.UnmarshalWithOptions(doc, &fields, yaml.UseOrderedMap()); err != nil {
+		return nil, fmt.Errorf("render the OpenAPI document: %w", err)
+	}
+	var ordered yaml.MapSlice
+	for _, name := range []string{"openapi", "info", "servers", "tags", "security", "paths", "components"} {
+		for _, f := range fields {
+			if f.Key == name {
+				ordered = append(ordered, f)
+			}
+		}
+	}
+	if len(ordered) != len(fields) {
+		return nil, fmt.Errorf("render the OpenAPI document: it has %d fields, %d of them known", len(fields), len(ordered))
+	}
+	var b bytes.Buffer
+	b.WriteString("# Generated from the operations by `coderclawd openapi`. Do not edit.\n")
+	if err := yaml.NewEncoder(&b, yaml.Indent(2), yaml.IndentSequence(true), yaml.UseLiteralStyleIfMultiline(true)).Encode(ordered); err != nil {
+		return nil, fmt.Errorf("render the OpenAPI document: %w", err)
+	}
+	return b.Bytes(), nil
+}
+
+// serveDocuments serves the OpenAPI document in its forms and the page that
+// shows it.
+func (s *Server) serveDocuments() error {
+	doc := s.api.OpenAPI()
+	json31, err := doc.MarshalJSON()
+	if err != nil {
+		return fmt.Errorf("render the OpenAPI document: %w", err)
+	}
+	yaml31, err := s.OpenAPI()
+	if err != nil {
+		return err
+	}
+	json30, err := doc.Downgrade()
+	if err != nil {
+		return fmt.Errorf("render the OpenAPI 3.0 document: %w", err)
+	}
+	yaml30, err := orderedYAML(func() ([]byte, error) { return json30, nil })
+	if err != nil {
+		return err
+	}
+	for path, d := range map[string]struct {
+		contentType string
+		text        []byte
+	}{
+		"/openapi.json":     {"application/vnd.oai.openapi+json;version=3.1", json31},
+		"/openapi.yaml":     {"application/vnd.oai.openapi;version=3.1", yaml31},
+		"/openapi-3.0.json": {"application/vnd.oai.openapi+json;version=3.0", json30},
+		"/openapi-3.0.yaml": {"application/vnd.oai.openapi;version=3.0", yaml30},
+	} {
+		s.router.Get(path, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", d.contentType)
+			_, _ = w.Write(d.text) // the client may be gone
+		})
+	}
+	files, err := fs.Sub(docsFiles, "docs")
+	if err != nil {
+		return fmt.Errorf("open the docs page: %w", err)
+	}
+	page := http.StripPrefix("/docs/", http.FileServerFS(files))
+	s.router.Get("/docs", http.RedirectHandler("/docs/", http.StatusMovedPermanently).ServeHTTP)
+	s.router.Get("/docs/*", func(w http.ResponseWriter, r *http.Request) {
+		// The page's own styles are set on elements; its scripts are files.
+		w.Header().Set("Content-Security-Policy",
+			"default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; object-src 'none'; frame-ancestors 'none'")
+		w.Header().Set("Cache-Control", "no-cache")
+		if strings.HasSuffix(r.URL.Path, "/") && r.URL.Path != "/docs/" {
+			s.notFound(w, r) // no listings of directories
+			return
+		}
+		page.ServeHTTP(w, r)
+	})
+	return nil
+}

@@ -1,0 +1,92 @@
+package httpapi_test
+
+import (
+	"bytes"
+	"flag"
+	"log/slog"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/goccy/go-yaml"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/coderclaw/runtime/internal/httpapi"
+	"github.com/coderclaw/runtime/internal/policy"
+	"github.com/coderclaw/runtime/internal/stream"
+)
+
+var update = flag.Bool("update", false, "write openapi.yaml anew")
+
+func openAPI(t *testing.T) []byte {
+	t.Helper()
+	s, err := httpapi.New(httpapi.Options{
+		Bus: &stream.Memory{}, Metrics: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc, err := s.OpenAPI()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return doc
+}
+
+func TestTheCommittedOpenAPIDocumentIsTheServersOwn(t *testing.T) {
+	t.Parallel()
+	const file = "../../openapi.yaml"
+	want := openAPI(t)
+	if *update {
+		if err := os.WriteFile(file, want, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(file)
+	if err != nil || !bytes.Equal(got, want) {
+		t.Fatalf("openapi.yaml is stale (%v): go test ./internal/httpapi -run OpenAPI -update", err)
+	}
+}
+
+func TestEveryOperationNamesItsPermissionAndItsErrors(t *testing.T) {
+	t.Parallel()
+	var doc struct {
+		Paths map[string]map[string]struct {
+			OperationID string         `yaml:"operationId"`
+			Summary     string         `yaml:"summary"`
+			Permission  string         `yaml:"x-permission"`
+			Responses   map[string]any `yaml:"responses"`
+		} `yaml:"paths"`
+	}
+	text := openAPI(t)
+	if err := yaml.Unmarshal(text, &doc); err != nil {
+		t.Fatal(err)
+	}
+	known := map[string]bool{string(policy.Public): true, string(policy.Authenticated): true}
+	for _, p := range policy.Permissions {
+		known[string(p)] = true
+	}
+	operations := 0
+	for path, methods := range doc.Paths {
+		for method, op := range methods {
+			operations++
+			if !known[op.Permission] || op.OperationID == "" || op.Summary == "" {
+				t.Errorf("%s %s: permission %q, id %q, summary %q", method, path, op.Permission, op.OperationID, op.Summary)
+			}
+			if _, ok := op.Responses["401"]; ok == (op.Permission == string(policy.Public)) {
+				t.Errorf("%s %s with permission %q documents 401: %v", method, path, op.Permission, ok)
+			}
+			if _, ok := op.Responses["500"]; !ok {
+				t.Errorf("%s %s does not document 500", method, path)
+			}
+		}
+	}
+	if operations < 15 {
+		t.Errorf("only %d operations", operations)
+	}
+	for _, wrong := range []string{"$schema", "- \"null\"", "unpkg"} {
+		if strings.Contains(string(text), wrong) {
+			t.Errorf("the document contains %s", wrong)
+		}
+	}
+}

@@ -1,0 +1,66 @@
+package httpapi
+
+import (
+	"context"
+	"maps"
+	"net/http"
+	"slices"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/coderclaw/runtime/internal/policy"
+)
+
+// operation describes a route. It cannot be registered without a permission.
+type operation struct {
+	id         string
+	method     string
+	path       string
+	permission policy.Permission
+	tag        string
+	summary    string
+	detail     string
+	status     int   // of success; default 200
+	errors     []int // besides those that every operation can answer with
+	responses  map[string]*huma.Response
+}
+
+// maxBody is the largest body that is read. huma refuses a body of exactly its
+// limit.
+const maxBody = 1<<20 + 1
+
+// handle registers a route whose handler is told who asks. Its errors become
+// problems here and nowhere else.
+func handle[I, O any](s *Server, op operation, h func(context.Context, policy.Caller, *I) (*O, error)) {
+	if op.permission == "" {
+		panic("httpapi: " + op.id + " names no permission")
+	}
+	errs := append([]int{http.StatusInternalServerError, http.StatusServiceUnavailable}, op.errors...)
+	security := []map[string][]string{}
+	if op.permission != policy.Public {
+		errs = append(errs, http.StatusUnauthorized, http.StatusForbidden)
+		security = append(security, map[string][]string{"bearer": {}})
+	}
+	if op.method != http.MethodGet && op.method != http.MethodDelete {
+		errs = append(errs, http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType)
+	}
+	slices.Sort(errs)
+	responses := op.responses
+	if responses != nil {
+		responses = maps.Clone(responses)
+	}
+	huma.Register(s.api, huma.Operation{
+		OperationID: op.id, Method: op.method, Path: op.path, Tags: []string{op.tag},
+		Summary: op.summary, Description: op.detail, DefaultStatus: op.status,
+		Errors: slices.Compact(errs), Responses: responses, Security: security,
+		MaxBodyBytes: maxBody, RejectUnknownQueryParameters: true,
+		Metadata:   map[string]any{permissionOf: op.permission},
+		Extensions: map[string]any{"x-permission": string(op.permission)},
+	}, func(ctx context.Context, in *I) (*O, error) {
+		out, err := h(ctx, callerOf(ctx), in)
+		if err != nil {
+			return nil, problemOf(ctx, s.log, err)
+		}
+		return out, nil
+	})
+}

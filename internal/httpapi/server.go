@@ -1,0 +1,120 @@
+package httpapi
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humachi"
+	"github.com/go-chi/chi/v5"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/coderclaw/runtime/internal/stream"
+)
+
+// Bus tells the server what changed.
+type Bus interface {
+	Subscribe(func(stream.Signal)) (cancel func())
+}
+
+// Options are what New needs.
+type Options struct {
+	Tasks    Tasks
+	Registry Registry
+	Bus      Bus
+	Access   Access
+	// Ready returns an error while requests cannot be served.
+	Ready func(context.Context) error
+	// Metrics takes the server's own metrics and is what /metrics shows.
+	Metrics *prometheus.Registry
+	// HideMetrics leaves /metrics to another listener.
+	HideMetrics bool
+	Log         *slog.Logger
+	Version     string
+	Mode        string
+}
+
+// Server serves the API.
+type Server struct {
+	tasks    Tasks
+	registry Registry
+	access   Access
+	ready    func(context.Context) error
+	metrics  *metrics
+	log      *slog.Logger
+	version  string
+	mode     string
+	started  time.Time
+
+	router  *chi.Mux
+	api     huma.API
+	taskHub *stream.Hub[frame]
+	logHub  *stream.Hub[logFrame]
+
+	stop     sync.Once
+	stopping chan struct{} // closed when streams are to end
+}
+
+// New returns a server. Its streams live while Run runs.
+func New(o Options) (*Server, error) {
+	s := &Server{
+		tasks: o.Tasks, registry: o.Registry, access: o.Access, ready: o.Ready,
+		metrics: newMetrics(o.Metrics), log: o.Log, version: o.Version, mode: o.Mode,
+		started: time.Now(), router: chi.NewMux(), stopping: make(chan struct{}),
+	}
+	s.taskHub = stream.NewHub(s.readTasks, o.Log)
+	s.logHub = stream.NewHub(s.readLog, o.Log)
+	o.Bus.Subscribe(func(sig stream.Signal) {
+		switch sig.Topic {
+		case stream.TaskChanged:
+			s.taskHub.Touch(sig.ID)
+			s.logHub.Touch(allTasks)
+		case stream.Resync:
+			s.taskHub.TouchAll()
+			s.logHub.TouchAll()
+		}
+	})
+
+	s.router.Use(withRequestID, s.observe, securityHeaders, refuseUnprintableURLs)
+	if s.access.Anonymous.UserID != "" {
+		s.router.Use(guardLoopback)
+	}
+	s.router.NotFound(s.notFound)
+	s.router.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
+		writeProblem(w, r, newProblem(http.StatusMethodNotAllowed, "", r.Method+" is not served here"))
+	})
+	s.api = humachi.New(s.router, newConfig())
+	s.api.UseMiddleware(s.authorize)
+	s.registerTasks()
+	s.registerStreams()
+	s.registerRegistry()
+	s.registerSystem()
+	describeObjects(s.api.OpenAPI().Components.Schemas.Map())
+	if !o.HideMetrics {
+		s.router.Method(http.MethodGet, "/metrics", s.MetricsHandler())
+	}
+	return s, s.serveDocuments()
+}
+
+func (s *Server) notFound(w http.ResponseWriter, r *http.Request) {
+	writeProblem(w, r, newProblem(http.StatusNotFound, "", "there is nothing at this path"))
+}
+
+// ServeHTTP serves a request.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.router.ServeHTTP(w, r) }
+
+// Run feeds the streams until ctx ends.
+func (s *Server) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.taskHub.Run(ctx) })
+	g.Go(func() error { return s.logHub.Run(ctx) })
+	return g.Wait()
+}
+
+// EndStreams ends all streams, telling clients when to come back, and makes
+// /readyz answer 503. http.Server.Shutdown would wait for the streams for ever.
+func (s *Server) EndStreams() { s.stop.Do(func() { close(s.stopping) }) }
