@@ -61,7 +61,7 @@ type TaskFilter struct {
 	ParentTaskID string
 	Labels       map[string]string // all of them
 	CreatedAfter time.Time
-	Query        string // what to search for
+	Query        string // part of the description, in any case
 	Limit        int    // items on a page; the server's default is 50, its maximum 500
 	Cursor       string // NextCursor of the page before
 }

@@ -1,0 +1,211 @@
+// Package clawctl is the command line of the CoderClaw runtime for people and
+// CI jobs. It knows the server only through the api package's client.
+//
+// What a command was asked for goes to standard output, everything else
+// (progress, hints, errors) to standard error, so that output can be redirected
+// or piped as it is. Text that comes from tasks is never trusted: what reaches
+// a terminal holds no control characters but ours.
+package clawctl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/coderclaw/runtime/api"
+)
+
+// The exit codes of Main.
+const (
+	exitOK          = 0
+	exitFailed      = 1 // also: a watched task failed or was cancelled
+	exitUsage       = 2
+	exitInterrupted = 130 // as a shell says of Ctrl-C
+)
+
+// exitError ends the program when everything has been said already.
+type exitError int
+
+func (e exitError) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
+
+// usageError is a command line that makes no sense.
+type usageError struct{ message string }
+
+func (e usageError) Error() string { return e.message }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Sprintf(format, args...)} }
+
+// Main runs one command and returns the exit code: 0 when it did what it was
+// asked for, 1 when that failed or a watched task failed or was cancelled, 2
+// for a command line that makes no sense, 130 when ctx ended first.
+func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	return run(ctx, args, environment{
+		stdin: stdin, stdout: stdout, stderr: stderr,
+		getenv: os.Getenv, home: os.UserHomeDir, now: time.Now, zone: time.Local,
+	})
+}
+
+// environment is what a command finds around it.
+type environment struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	getenv         func(string) string
+	home           func() (string, error)
+	now            func() time.Time
+	zone           *time.Location
+}
+
+// cli is one run of the program.
+type cli struct {
+	environment
+	out, err *screen
+
+	url    string // flags
+	token  string
+	format choice
+}
+
+func run(ctx context.Context, args []string, env environment) int {
+	c := &cli{environment: env, out: newScreen(env.stdout, env.getenv), err: newScreen(env.stderr, env.getenv)}
+	root := c.root()
+	root.SetArgs(append([]string{}, args...)) // nil would mean os.Args
+	cmd, err := root.ExecuteContextC(ctx)
+	var code exitError
+	var usage usageError
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &code):
+		return int(code)
+	case ctx.Err() != nil:
+		return exitInterrupted
+	case errors.As(err, &usage):
+		c.err.printf("clawctl: %s\nRun \"%s --help\" for help.\n", cleanText(usage.message), cmd.CommandPath())
+		return exitUsage
+	}
+	c.report(err)
+	return exitFailed
+}
+
+func (c *cli) report(err error) { c.err.printf("clawctl: %s\n", cleanText(c.explain(err))) }
+
+const examples = `  clawctl submit "Analyze project architecture" --agent architecture-advisor --watch
+  clawctl submit "Review this change" --agent code-reviewer --input-file change.diff --watch > review.md
+  clawctl tasks list --status running,waiting
+  clawctl tasks watch 0190b8a1-0000-7000-8000-000000000000
+  clawctl tasks list --status failed --output json`
+
+func (c *cli) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "clawctl",
+		Short: "Submit tasks to AI coding agents and watch them work",
+		Long: `Submit tasks to AI coding agents and watch them work.
+
+The server is the one that --url or CODERCLAW_URL names, else the one that
+"coderclawd dev" started here, else http://127.0.0.1:7433.
+
+Exit codes: 0 done, 1 failed (also: a watched task failed or was cancelled),
+2 wrong usage, 130 interrupted.`,
+		Example:       examples,
+		Args:          noCommand,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.SetIn(c.stdin)
+	root.SetOut(c.stdout)
+	root.SetErr(c.stderr)
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err.Error()} })
+
+	c.format = choice{value: "table", of: []string{"table", "json", "yaml"}}
+	flags := root.PersistentFlags()
+	flags.StringVar(&c.url, "url", "", "`address` of the server")
+	flags.StringVar(&c.token, "token", "", "`credential`; the environment variable CODERCLAW_TOKEN keeps it out of the process list")
+	flags.VarP(&c.format, "output", "o", "how to print: "+strings.Join(c.format.of, ", "))
+	completeFlag(root, "output", c.format.of...)
+
+	root.AddCommand(c.statusCommand(), c.agentsCommand(), c.skillsCommand(), c.submitCommand(), c.tasksCommand(), c.versionCommand())
+	return root
+}
+
+// noCommand is the Args of a command that has only subcommands.
+func noCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	cmd.SuggestionsMinimumDistance = 2 // cobra's default, which it sets elsewhere
+	message := fmt.Sprintf("unknown command %q for %q", args[0], cmd.CommandPath())
+	if similar := cmd.SuggestionsFor(args[0]); len(similar) > 0 {
+		message += ": did you mean " + strings.Join(similar, " or ") + "?"
+	}
+	return usageError{message}
+}
+
+// exactly is the Args of a command that takes one argument.
+func exactly(what string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		if len(args) != 1 {
+			return usagef("this takes one argument, %s; there are %d", what, len(args))
+		}
+		return nil
+	}
+}
+
+func none(_ *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usagef("this takes no argument; there is %q", args[0])
+	}
+	return nil
+}
+
+// choice is a flag with a few possible values.
+type choice struct {
+	value string
+	of    []string
+}
+
+func (c *choice) String() string { return c.value }
+func (c *choice) Type() string   { return "name" }
+
+func (c *choice) Set(value string) error {
+	for _, known := range c.of {
+		if value == known {
+			c.value = value
+			return nil
+		}
+	}
+	return fmt.Errorf("want %s", strings.Join(c.of, ", "))
+}
+
+// completeFlag offers values for a flag to the shell.
+func completeFlag(cmd *cobra.Command, flag string, values ...string) {
+	err := cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+	if err != nil {
+		panic(err) // there is no such flag: a typing error above
+	}
+}
+
+// client returns a client for the server that the command line, the environment
+// or a running server names.
+func (c *cli) client() (*api.Client, error) {
+	address, err := c.address()
+	if err != nil {
+		return nil, err
+	}
+	token := c.token
+	if token == "" {
+		token = strings.TrimSpace(c.getenv("CODERCLAW_TOKEN"))
+	}
+	// A person who mistyped the address should not wait long to hear of it.
+	client, err := api.NewClient(address.url, api.WithToken(token), api.WithUserAgent("clawctl/"+version()), api.WithRetries(2))
+	if err != nil {
+		return nil, usagef("%v (%s)", err, address.source)
+	}
+	return client, nil
+}

@@ -1,0 +1,292 @@
+package clawctl
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/coderclaw/runtime/api"
+)
+
+var statuses = []string{"pending", "planning", "running", "waiting", "completed", "failed", "cancelled"}
+
+func (c *cli) tasksCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "tasks",
+		Short: "See, watch and cancel tasks",
+		Args:  noCommand,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(c.tasksListCommand(), c.tasksGetCommand(), c.tasksWatchCommand(), c.tasksCancelCommand(), c.tasksEventsCommand())
+	return cmd
+}
+
+// filterFlags choose tasks.
+type filterFlags struct {
+	filter   api.TaskFilter
+	statuses []string
+	labels   []string
+	since    string
+}
+
+func (f *filterFlags) register(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringSliceVar(&f.statuses, "status", nil, "any of these `statuses`: "+strings.Join(statuses, ", "))
+	flags.StringVar(&f.filter.AgentID, "agent", "", "tasks of this agent `id`")
+	flags.StringVar(&f.filter.SessionID, "session", "", "tasks of this session `id`")
+	flags.StringVar(&f.filter.ProjectID, "project", "", "tasks of this project `id`")
+	flags.StringVar(&f.filter.ParentTaskID, "parent", "", "parts of this task `id`")
+	flags.StringArrayVar(&f.labels, "label", nil, "tasks with this label, `key=value`; repeat it to ask for several at once")
+	flags.StringVar(&f.since, "since", "", "tasks submitted after a `time` (2026-01-31T18:00:00Z) or within a duration (24h)")
+	flags.StringVarP(&f.filter.Query, "query", "q", "", "tasks whose description holds this `text`")
+	completeFlag(cmd, "status", statuses...)
+}
+
+// given reports whether the command line holds one of the flags.
+func (f *filterFlags) given(cmd *cobra.Command) (found bool) {
+	own := cmd.LocalNonPersistentFlags()
+	cmd.Flags().Visit(func(flag *pflag.Flag) { found = found || own.Lookup(flag.Name) != nil })
+	return found
+}
+
+func (f *filterFlags) parse(c *cli) (filter api.TaskFilter, err error) {
+	filter = f.filter
+	for _, s := range f.statuses {
+		if !slices.Contains(statuses, s) {
+			return filter, usagef("--status %q: want %s", s, strings.Join(statuses, ", "))
+		}
+		filter.Status = append(filter.Status, api.TaskStatus(s))
+	}
+	if filter.Labels, err = parseLabels(f.labels); err != nil {
+		return filter, err
+	}
+	if f.since != "" {
+		if filter.CreatedAfter, err = c.parseTime(f.since, -1); err != nil {
+			return filter, usagef("--since: %v", err)
+		}
+	}
+	return filter, nil
+}
+
+func (c *cli) tasksListCommand() *cobra.Command {
+	var f filterFlags
+	var limit int
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List tasks, newest first",
+		Example: `  clawctl tasks list --status running,waiting
+  clawctl tasks list --agent code-reviewer --label team=platform --since 24h --limit 0`,
+		Args: none,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			filter, err := f.parse(c)
+			if err != nil {
+				return err
+			}
+			if limit < 0 {
+				return usagef("--limit must not be negative")
+			}
+			client, err := c.client()
+			if err != nil {
+				return err
+			}
+			// One more than asked for tells that there are more.
+			filter.Limit = 500
+			if limit > 0 {
+				filter.Limit = min(limit+1, 500)
+			}
+			list, more := api.TaskList{Items: []api.Task{}}, false
+			for task, err := range client.AllTasks(cmd.Context(), filter) {
+				if err != nil {
+					return err
+				}
+				if more = limit > 0 && len(list.Items) == limit; more {
+					break
+				}
+				list.Items = append(list.Items, task)
+			}
+			err = c.print(list, func() { c.taskTable(list.Items) })
+			if more {
+				c.err.printf("%s\n", c.err.style(dim, fmt.Sprintf("These are the newest %d; --limit 0 lists all.", limit)))
+			}
+			return err
+		},
+	}
+	f.register(cmd)
+	cmd.Flags().IntVar(&limit, "limit", 50, "`number` of tasks at most; 0 for all")
+	return cmd
+}
+
+func (c *cli) taskTable(tasks []api.Task) {
+	if len(tasks) == 0 {
+		c.err.printf("No tasks.\n")
+		return
+	}
+	t := &table{
+		heads:  []string{"ID", "STATUS", "PROGRESS", "AGENT", "AGE", "DESCRIPTION"},
+		styles: map[int]func(string) style{1: func(cell string) style { return statusStyle(api.TaskStatus(cell)) }},
+	}
+	for _, task := range tasks {
+		t.row(task.ID, string(task.Status), strconv.Itoa(task.Progress)+"%", task.AgentID, span(c.now().Sub(task.CreatedAt)), task.Description)
+	}
+	c.out.table(t)
+}
+
+func statusStyle(s api.TaskStatus) style {
+	switch s {
+	case api.TaskCompleted:
+		return green
+	case api.TaskFailed:
+		return red
+	case api.TaskWaiting:
+		return yellow
+	case api.TaskPlanning, api.TaskRunning:
+		return cyan
+	}
+	return dim
+}
+
+func (c *cli) tasksGetCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "get ID",
+		Short: "Show one task",
+		Args:  exactly("the id of the task"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client, err := c.client()
+			if err != nil {
+				return err
+			}
+			task, err := client.Task(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			return c.print(task, func() { c.taskDetails(task) })
+		},
+	}
+}
+
+func (c *cli) taskDetails(t api.Task) {
+	status := string(t.Status)
+	if t.WaitingReason != "" {
+		status += " (" + string(t.WaitingReason) + ")"
+	}
+	if !t.Status.Terminal() {
+		status += fmt.Sprintf(", %d%%", t.Progress)
+	}
+	var labels []string
+	for _, key := range slices.Sorted(maps.Keys(t.Labels)) {
+		labels = append(labels, key+"="+t.Labels[key])
+	}
+	pairs := [][2]string{
+		{"Task", t.ID}, {"Description", t.Description}, {"Status", status}, {"Agent", t.AgentID}, {"Skill", t.SkillID},
+		{"Model", t.Model}, {"Thinking", string(t.Thinking)}, {"Session", t.SessionID}, {"Project", t.ProjectID}, {"Submitted by", t.UserID},
+		{"Parent", t.ParentTaskID}, {"Depends on", strings.Join(t.DependsOn, ", ")}, {"Labels", strings.Join(labels, ", ")}, {"Metadata", string(t.Metadata)},
+	}
+	if t.Dispatch == api.DispatchManual {
+		pairs = append(pairs, [2]string{"Dispatch", string(t.Dispatch)})
+	}
+	if t.Priority != 0 {
+		pairs = append(pairs, [2]string{"Priority", strconv.Itoa(t.Priority)})
+	}
+	if t.MaxAttempts > 1 {
+		pairs = append(pairs, [2]string{"Attempt", fmt.Sprintf("%d of %d", t.Attempt, t.MaxAttempts)})
+	}
+	pairs = append(pairs, [2]string{"Submitted", c.moment(t.CreatedAt)})
+	for _, at := range []struct {
+		name string
+		time *time.Time
+	}{{"Not before", t.RunAfter}, {"Started", t.StartedAt}, {"Ended", t.CompletedAt}} {
+		if at.time != nil {
+			pairs = append(pairs, [2]string{at.name, c.moment(*at.time)})
+		}
+	}
+	c.details(pairs)
+	if t.Input != t.Description {
+		c.block("Input", t.Input)
+	}
+	c.block("Output", t.Output)
+	c.block("Error", t.Error)
+}
+
+// block prints a text of several lines under a heading.
+func (c *cli) block(heading, text string) {
+	if text == "" {
+		return
+	}
+	c.out.printf("\n%s\n%s\n", c.out.style(bold, heading+":"), strings.TrimRight(cleanText(text), "\n"))
+}
+
+func (c *cli) tasksCancelCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "cancel ID...",
+		Short: "Cancel tasks and their parts",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usagef("tasks cancel needs the id of a task")
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client, err := c.client()
+			if err != nil {
+				return err
+			}
+			var failed error
+			for _, id := range args {
+				task, err := client.CancelTask(cmd.Context(), id)
+				if err == nil {
+					err = c.print(task, func() { c.out.printf("%s cancelled\n", cleanLine(task.ID)) })
+				}
+				if cmd.Context().Err() != nil {
+					return err
+				}
+				if err != nil { // the others are to be cancelled all the same
+					c.report(err)
+					failed = exitError(exitFailed)
+				}
+			}
+			return failed
+		},
+	}
+}
+
+func (c *cli) tasksEventsCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "events ID",
+		Short: "Show the history of a task",
+		Args:  exactly("the id of the task"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client, err := c.client()
+			if err != nil {
+				return err
+			}
+			list := api.EventList{Items: []api.Event{}}
+			for ev, err := range client.TaskEvents(cmd.Context(), args[0]) {
+				if err != nil {
+					return err
+				}
+				list.Items = append(list.Items, ev)
+			}
+			return c.print(list, func() {
+				t := &table{heads: []string{"SEQ", "TIME", "TYPE", "STATUS", "PROGRESS", "MESSAGE"},
+					styles: map[int]func(string) style{3: func(cell string) style { return statusStyle(api.TaskStatus(cell)) }}}
+				for _, ev := range list.Items {
+					t.row(strconv.FormatInt(ev.Seq, 10), ev.Timestamp.In(c.zone).Format(time.DateTime), string(ev.Type), string(ev.Status), percent(ev.Progress), ev.Message)
+				}
+				c.out.table(t)
+			})
+		},
+	}
+}
+
+func percent(p *int) string {
+	if p == nil {
+		return ""
+	}
+	return strconv.Itoa(*p) + "%"
+}
