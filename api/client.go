@@ -10,6 +10,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"mime"
+	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
@@ -41,7 +42,8 @@ const (
 // CancelTask) are tried again only when the request surely did not leave. An
 // answer that is not a success is an [*Error].
 type Client struct {
-	base      string // without a slash at its end
+	address   string // as it was given
+	base      string // of URLs, without a slash at its end
 	http      *http.Client
 	token     string
 	userAgent string
@@ -68,21 +70,26 @@ func WithUserAgent(name string) Option { return func(c *Client) { c.userAgent = 
 // server; 0 means never.
 func WithRetries(n int) Option { return func(c *Client) { c.retries = n } }
 
-// NewClient returns a client for the server at baseURL, for example
-// "http://127.0.0.1:7433". A path in it is put before every route. It does not
-// connect.
-func NewClient(baseURL string, opts ...Option) (*Client, error) {
+// NewClient returns a client for the server at an address: a URL such as
+// "http://127.0.0.1:7433", whose path, if any, is put before every route, or
+// "unix:" and the path of a socket. It does not connect.
+func NewClient(address string, opts ...Option) (*Client, error) {
+	baseURL := address
+	socket, isSocket := strings.CutPrefix(address, "unix:")
+	if isSocket {
+		baseURL = "http://localhost"
+	}
 	u, err := url.Parse(baseURL)
 	if err != nil {
 		return nil, fmt.Errorf("server address: %w", err)
 	}
 	switch {
 	case u.Scheme != "http" && u.Scheme != "https", u.Host == "":
-		return nil, fmt.Errorf("server address %q: want http://host:port or https://host", u.Redacted())
+		return nil, fmt.Errorf("server address %q: want http://host:port, https://host or unix:/path", u.Redacted())
 	case u.User != nil, u.RawQuery != "", u.Fragment != "":
 		return nil, fmt.Errorf("server address %q: credentials, a query or a fragment have no place in it", u.Redacted())
 	}
-	c := &Client{base: strings.TrimRight(u.String(), "/"), userAgent: "coderclaw-go", retries: defaultRetries}
+	c := &Client{address: address, base: strings.TrimRight(u.String(), "/"), userAgent: "coderclaw-go", retries: defaultRetries}
 	for _, opt := range opts {
 		opt(c)
 	}
@@ -90,11 +97,20 @@ func NewClient(baseURL string, opts ...Option) (*Client, error) {
 		return nil, errors.New("token: it holds a space, a line break or another character that no token has")
 	}
 	h := http.Client{}
-	if c.http != nil {
+	switch {
+	case c.http != nil && isSocket:
+		return nil, fmt.Errorf("server address %q: an HTTP client of your own has to dial the socket itself; name the server by a URL", address)
+	case c.http != nil:
 		h = *c.http
-	} else {
+	default:
 		t := http.DefaultTransport.(*http.Transport).Clone()
 		t.MaxIdleConnsPerHost = 16
+		if isSocket {
+			t.Proxy = nil
+			t.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return new(net.Dialer).DialContext(ctx, "unix", socket)
+			}
+		}
 		h.Transport = t
 	}
 	if h.CheckRedirect == nil {
@@ -213,7 +229,7 @@ func (c *Client) request(ctx context.Context, r call, body []byte) (*http.Reques
 var errForeign = errors.New("no CoderClaw server")
 
 func (c *Client) foreign(contentType string) error {
-	return fmt.Errorf("%s: %w: it answered with %q", c.base, errForeign, contentType)
+	return fmt.Errorf("%s: %w: it answered with %q", c.address, errForeign, contentType)
 }
 
 // permanent reports whether a failed exchange would fail again.

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -33,6 +34,24 @@ func TestNewClientRefusesWhatIsNoAddress(t *testing.T) {
 	}
 	if _, err := api.NewClient("http://x", api.WithToken("se\ncret")); err == nil || strings.Contains(err.Error(), "cret") {
 		t.Errorf("a token of two lines gave %v", err)
+	}
+}
+
+func TestClientSpeaksOverASocketFile(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "claw.sock")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		writeJSON(w, http.StatusOK, api.Status{Mode: r.Host + r.URL.Path})
+	})}
+	defer srv.Close()
+	go srv.Serve(l)
+	st, err := newClient(t, "unix:"+path).Status(t.Context())
+	if err != nil || st.Mode != "localhost/v1/status" {
+		t.Fatalf("got %+v, %v", st, err)
 	}
 }
 

@@ -95,7 +95,7 @@ func (c *cli) explain(err error) string {
 func advice(a address) string {
 	if u, err := url.Parse(a.url); err == nil {
 		ip := net.ParseIP(u.Hostname())
-		if u.Hostname() == "localhost" || ip != nil && ip.IsLoopback() {
+		if u.Scheme == "unix" || u.Hostname() == "localhost" || ip != nil && ip.IsLoopback() {
 			return `Start one with "coderclawd dev", or name another with --url or CODERCLAW_URL.`
 		}
 	}

@@ -213,7 +213,7 @@ func TestWrongUsageIsExplainedAndSendsNothing(t *testing.T) {
 		{"submit x --thinking hard", "want off, minimal, low, medium, high"},
 		{"submit x --run-after soon", `--run-after: "soon" is neither a time`},
 		{"submit x --timeout -1s", "--timeout must not be negative"},
-		{"status --url localhost:7433", "want http://host:port or https://host (from --url)"},
+		{"status --url localhost:7433", "want http://host:port, https://host or unix:/path (from --url)"},
 	} {
 		s := newServer(t)
 		got := s.run(t, strings.Fields(tc.args)...)
@@ -258,6 +258,7 @@ func TestTheAddressComesFromTheNearestPlace(t *testing.T) {
 		"a file without an address":             {map[string]string{"CODERCLAW_CONFIG_DIR": filepath.Join(home, "nameless", "c")}, home, nil, nameless + ": it names no url"},
 		"a server that is not there":            {nil, home, []string{"--url", nowhere}, "no server answers at " + nowhere + " (from --url): connect: connection refused\nStart one with \"coderclawd dev\", or name another with --url or CODERCLAW_URL.\n"},
 		"a server that the file still names":    {map[string]string{"CODERCLAW_CONFIG_DIR": filepath.Join(home, "gone", "c")}, "", nil, "(from " + filepath.Join(home, "gone", "server.json") + ")"},
+		"a socket that is not there":            {nil, home, []string{"--url", "unix:" + home + "/none"}, "connect: no such file or directory\nStart one with"},
 		"a host that is not this one":           {nil, home, []string{"--url", "http://claw.invalid"}, "\nName another with --url or CODERCLAW_URL.\n"},
 		"an address that is not of CoderClaw's": {nil, home, []string{"--url", s.url + "/elsewhere"}, "404 page not found (404)"},
 	} {
