@@ -112,8 +112,11 @@ func (s *Service) Report(ctx context.Context, id, lease uuid.UUID, r Report) err
 	if r.Release {
 		ch.status, ch.waitingReason = Waiting, ForWorker
 	}
-	if r.Status == Failed {
+	switch {
+	case r.Status == Failed:
 		ch.errorText = &r.Error
+	case r.Status == Completed && r.Progress == nil:
+		ch.progress = clamped(new(100))
 	}
 	if ch.status != "" {
 		ch.events = append(ch.events, ReportEvent{Type: StatusEvent, Message: r.Message, Progress: ch.progress})

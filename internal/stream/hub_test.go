@@ -1,0 +1,183 @@
+package stream_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	"go.uber.org/goleak"
+
+	"github.com/coderclaw/runtime/internal/stream"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// memoryLog is a source of numbered entries.
+type memoryLog struct {
+	mu        sync.Mutex
+	length    map[string]int64
+	reads     int
+	fail      error
+	unsettled bool
+}
+
+func (l *memoryLog) append(key string, n int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.length[key] += n
+}
+
+func (l *memoryLog) read(_ context.Context, after map[string]stream.Cursor) (map[string]stream.Batch[int64], error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.reads++
+	if l.fail != nil {
+		return nil, l.fail
+	}
+	found := map[string]stream.Batch[int64]{}
+	for key, c := range after {
+		b := stream.Batch[int64]{Unsettled: l.unsettled}
+		for n := c.Pos + 1; n <= l.length[key]; n++ {
+			if len(b.Items) == 100 {
+				b.More = true
+				break
+			}
+			b.Items = append(b.Items, stream.Item[int64]{Cursor: stream.Cursor{Pos: n}, Entry: n})
+		}
+		found[key] = b
+	}
+	return found, nil
+}
+
+func startHub(t *testing.T) (*stream.Hub[int64], *memoryLog) {
+	t.Helper()
+	log := &memoryLog{length: map[string]int64{}}
+	hub := stream.NewHub(log.read, slog.New(slog.DiscardHandler))
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { _ = hub.Run(ctx); close(done) }()
+	t.Cleanup(func() { cancel(); <-done })
+	return hub, log
+}
+
+// take reads until the follower has seen the entry with the number upTo, and
+// fails unless they come one after the other.
+func take(t *testing.T, f *stream.Follower[int64], after, upTo int64) {
+	t.Helper()
+	for c := (stream.Cursor{Pos: after}); c.Pos < upTo; {
+		items, err := f.After(t.Context(), c)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		for _, it := range items {
+			if it.Entry != c.Pos+1 {
+				t.Errorf("got entry %d after %d", it.Entry, c.Pos)
+				return
+			}
+			c = it.Cursor
+		}
+		if len(items) == 0 {
+			<-f.Wake()
+		}
+	}
+}
+
+func TestFollowersSeeEachEntryOnceHoweverLateTheyCome(t *testing.T) {
+	t.Parallel()
+	hub, log := startHub(t)
+	const entries = 3000
+	var followers sync.WaitGroup
+	for _, key := range []string{"a", "b"} {
+		for range 8 {
+			from := rand.Int64N(50)
+			followers.Go(func() {
+				f := hub.Follow(key, stream.Cursor{Pos: from})
+				defer f.Close()
+				take(t, f, from, entries)
+			})
+		}
+	}
+	for n := int64(0); n < entries; n += 10 {
+		log.append("a", 10)
+		log.append("b", 10)
+		hub.Touch("a")
+		hub.Touch("b")
+	}
+	followers.Wait()
+	if n := hub.Followers(); n != 0 {
+		t.Errorf("%d followers are left", n)
+	}
+}
+
+func TestManyFollowersCostOneReader(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		hub, log := startHub(t)
+		for range 1000 {
+			f := hub.Follow("a", stream.Cursor{})
+			defer f.Close()
+		}
+		synctest.Wait()
+		before := log.reads
+		log.append("a", 1)
+		hub.Touch("a")
+		hub.Touch("nobody follows this")
+		synctest.Wait()
+		if log.reads != before+1 {
+			t.Errorf("an entry was read %d times", log.reads-before)
+		}
+	})
+}
+
+func TestAFailedReadIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		hub, log := startHub(t)
+		f := hub.Follow("a", stream.Cursor{})
+		defer f.Close()
+		synctest.Wait()
+		log.mu.Lock()
+		log.fail = errors.New("the database is away")
+		log.mu.Unlock()
+		log.append("a", 5)
+		hub.Touch("a")
+		synctest.Wait()
+		log.mu.Lock()
+		log.fail = nil
+		log.mu.Unlock()
+		take(t, f, 0, 5) // without another signal
+	})
+}
+
+func TestUnsettledEntriesAreLookedAtAgainWithoutASignal(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		hub, log := startHub(t)
+		log.unsettled = true
+		f := hub.Follow("a", stream.Cursor{})
+		defer f.Close()
+		synctest.Wait()
+		log.append("a", 1)
+		take(t, f, 0, 1)
+		log.mu.Lock()
+		log.unsettled = false
+		log.mu.Unlock()
+	})
+}
+
+func TestCursorsCompareByTransactionThenPosition(t *testing.T) {
+	t.Parallel()
+	order := []stream.Cursor{{}, {Pos: 1}, {Tx: 1}, {Tx: 1, Pos: 7}, {Tx: 2, Pos: 3}, {Tx: 1 << 63}}
+	for i, a := range order {
+		for j, b := range order {
+			if got, want := a.Compare(b), min(max(i-j, -1), 1); got != want {
+				t.Errorf("%v against %v is %d, want %d", a, b, got, want)
+			}
+		}
+	}
+}
