@@ -56,7 +56,9 @@ func (s *Server) readTasks(ctx context.Context, after map[string]stream.Cursor) 
 		for i, e := range events {
 			b.Items[i] = stream.Item[frame]{
 				Cursor: stream.Cursor{Pos: e.Seq},
-				Entry:  frame{encodeFrame(strconv.FormatInt(e.Seq, 10), wireEvent(e)), e.Status.Terminal()},
+				// Events told in one write with the end all have its status; the
+				// change of status is the last of them.
+				Entry: frame{encodeFrame(strconv.FormatInt(e.Seq, 10), wireEvent(e)), e.Type == task.StatusEvent && e.Status.Terminal()},
 			}
 		}
 		batches[id.String()] = b
