@@ -55,8 +55,9 @@ type Server struct {
 	taskHub *stream.Hub[frame]
 	logHub  *stream.Hub[logFrame]
 
-	stop     sync.Once
-	stopping chan struct{} // closed when streams are to end
+	stop         sync.Once
+	stopping     chan struct{} // closed when streams are to end
+	writeTimeout time.Duration
 }
 
 // New returns a server. Its streams live while Run runs.
@@ -64,7 +65,7 @@ func New(o Options) (*Server, error) {
 	s := &Server{
 		tasks: o.Tasks, registry: o.Registry, access: o.Access, ready: o.Ready,
 		metrics: newMetrics(o.Metrics), log: o.Log, version: o.Version, mode: o.Mode,
-		started: time.Now(), router: chi.NewMux(), stopping: make(chan struct{}),
+		started: time.Now(), router: chi.NewMux(), stopping: make(chan struct{}), writeTimeout: writeTimeout,
 	}
 	s.taskHub = stream.NewHub(s.readTasks, o.Log)
 	s.logHub = stream.NewHub(s.readLog, o.Log)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/goleak"
 
 	"github.com/coderclaw/runtime/api"
 	"github.com/coderclaw/runtime/internal/httpapi"
@@ -24,6 +25,8 @@ import (
 	"github.com/coderclaw/runtime/internal/stream"
 	"github.com/coderclaw/runtime/internal/task"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // rig is a server on a socket, with a database of its own.
 type rig struct {
@@ -100,6 +103,7 @@ func newRigWith(t testing.TB, o options) *rig {
 	r.url = server.URL
 	t.Cleanup(func() {
 		r.http.EndStreams()
+		http.DefaultClient.CloseIdleConnections()
 		server.Close()
 		cancel()
 		running.Wait()

@@ -44,7 +44,7 @@ func follow[E any](s *Server, r *http.Request, w http.ResponseWriter, a followAr
 
 	out := http.NewResponseController(w)
 	send := func(text []byte) bool {
-		if err := out.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+		if err := out.SetWriteDeadline(time.Now().Add(s.writeTimeout)); err != nil {
 			return false
 		}
 		if _, err := w.Write(text); err != nil {

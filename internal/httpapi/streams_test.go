@@ -83,6 +83,9 @@ func (s *sse) next() (m message, ok bool) {
 			m.retry = value
 		case "data":
 			if err := json.Unmarshal([]byte(value), &m.data); err != nil {
+				if !s.lines.Scan() {
+					return m, false // the connection was cut within the line
+				}
 				s.t.Fatalf("data: %v: %s", err, value)
 			}
 		case "":
@@ -348,6 +351,20 @@ func TestStreamsEndWhenTheServerStops(t *testing.T) {
 	r.problem(503, "stopping", "GET", "/readyz", "")
 }
 
+// openStreams waits until as many streams are open.
+func (r *rig) openStreams(n int) {
+	r.t.Helper()
+	for deadline := time.Now().Add(maxTestWait); ; {
+		_, text := r.do("GET", "/metrics", "")
+		if strings.Contains(text, fmt.Sprintf("\ncoderclaw_open_streams %d\n", n)) {
+			return
+		}
+		if time.Now().After(deadline) {
+			r.t.Fatalf("there never were %d open streams", n)
+		}
+	}
+}
+
 func TestAFollowerThatLeavesLeavesNothingBehind(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -357,15 +374,7 @@ func TestAFollowerThatLeavesLeavesNothingBehind(t *testing.T) {
 		s.event()
 		s.close()
 	}
-	for deadline := time.Now().Add(maxTestWait); ; {
-		_, text := r.do("GET", "/metrics", "")
-		if strings.Contains(text, "\ncoderclaw_open_streams 0\n") {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("streams are still open")
-		}
-	}
+	r.openStreams(0)
 }
 
 func TestStreamsNeedThePermissionToRead(t *testing.T) {
@@ -375,4 +384,45 @@ func TestStreamsNeedThePermissionToRead(t *testing.T) {
 	r := newRigWith(t, options{access: access})
 	r.problem(403, "forbidden", "GET", "/v1/stream", "")
 	r.problem(403, "forbidden", "GET", "/v1/tasks/"+uuid.NewString()+"/stream", "")
+}
+
+func TestAFollowerThatDoesNotReadHoldsNobodyUpAndIsDisconnected(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.http.SetWriteTimeout(200 * time.Millisecond)
+	id := r.manual().ID
+	stuck := r.stream("/v1/tasks/" + id + "/stream")
+	stuck.event() // and then reads no more
+	attentive := r.stream("/v1/tasks/" + id + "/stream")
+	attentive.event()
+	line := strings.Repeat("x", task.MaxMessageBytes)
+	const lines = 1000 // far more than the sockets' buffers hold
+	var writing sync.WaitGroup
+	writing.Go(func() {
+		for range lines {
+			if _, err := r.tasks.Update(context.Background(), anonymous.Anonymous, uuid.MustParse(id), task.Patch{Message: line}); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	for want := int64(2); want <= lines+1; want++ {
+		if m := attentive.event(); m.data.Seq != want {
+			t.Fatalf("got event %d, want %d", m.data.Seq, want)
+		}
+	}
+	writing.Wait()
+	r.openStreams(1) // the stuck one is gone
+	seen := int64(1)
+	for m, ok := stuck.next(); ok; m, ok = stuck.next() {
+		if seen++; m.data.Seq != seen {
+			t.Fatalf("the stuck follower got event %d where %d was due", m.data.Seq, seen)
+		}
+	}
+	if seen >= lines {
+		t.Error("the follower was not stuck at all")
+	}
+	stuck.close()
+	if m := r.stream("/v1/tasks/"+id+"/stream", "Last-Event-ID", fmt.Sprint(seen)).event(); m.data.Seq != seen+1 {
+		t.Errorf("resumed with event %d, want %d", m.data.Seq, seen+1)
+	}
 }

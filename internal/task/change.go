@@ -229,16 +229,17 @@ WITH before AS (
 		updated_at = clock_timestamp(),
 		last_seq = t.last_seq + b.events,
 		last_txid = greatest(t.last_txid, pg_current_xact_id())
-	FROM before b
+	FROM before b JOIN tasks was USING (id)
 	WHERE t.id = b.id
 		AND CASE WHEN b.lease IS NULL THEN t.dispatch = 'manual' AND t.user_id = b.user_id ELSE t.lease_token = b.lease END
 		AND t.status = ANY (b.allowed)
 		AND (t.blocked_by = 0 OR b.status NOT IN ('planning', 'running', 'completed'))
 		AND (b.status <> '' OR t.last_seq + b.events <= $17)
-	RETURNING ` + columns + `, t.last_txid
+	RETURNING ` + columns + `, t.last_txid, was.status AS was
 ), logged AS (
 	INSERT INTO task_events (task_id, seq, txid, created_at, type, status, message, progress, data)
-	SELECT c.id, c.last_seq - $12 + e.place, c.last_txid, c.updated_at, e.type, c.status, e.message, e.progress, e.data::json
+	SELECT c.id, c.last_seq - $12 + e.place, c.last_txid, c.updated_at, e.type,
+		CASE e.type WHEN 'status' THEN c.status ELSE c.was END, e.message, e.progress, e.data::json
 	FROM changed c, unnest($13::text[], $14::text[], $15::int[], $16::text[]) WITH ORDINALITY AS e (type, message, progress, data, place)
 )
 SELECT ` + columns + ` FROM changed t`

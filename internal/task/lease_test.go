@@ -104,7 +104,7 @@ func TestALeaseCarriesATaskToItsEnd(t *testing.T) {
 	for _, rep := range []task.Report{
 		{Status: task.Running},
 		{Events: []task.ReportEvent{{Type: task.LogEvent, Message: "one"}, {Type: task.ProgressEvent, Progress: ptr(30)}, {Type: task.OutputEvent, Message: "piece"}}},
-		{Status: task.Completed, Output: ptr("whole"), Progress: ptr(100)},
+		{Events: []task.ReportEvent{{Type: task.LogEvent, Message: "last words"}}, Status: task.Completed, Output: ptr("whole")},
 	} {
 		if err := r.Report(t.Context(), id, lease.LeaseToken, rep); err != nil {
 			t.Fatal(err)
@@ -118,7 +118,7 @@ func TestALeaseCarriesATaskToItsEnd(t *testing.T) {
 	for _, e := range r.history(t, id) {
 		story += fmt.Sprintf("%s/%s ", e.Type, e.Status)
 	}
-	if want := "status/pending status/planning status/running log/running progress/running output/running status/completed "; story != want {
+	if want := "status/pending status/planning status/running log/running progress/running output/running log/running status/completed "; story != want {
 		t.Errorf("history is  %s\nwant        %s", story, want)
 	}
 	wantFault(t, r.Report(t.Context(), id, lease.LeaseToken, task.Report{Status: task.Failed}), fault.LeaseLost)

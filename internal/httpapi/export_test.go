@@ -1,0 +1,6 @@
+package httpapi
+
+import "time"
+
+// SetWriteTimeout shortens the patience with slow followers.
+func (s *Server) SetWriteTimeout(d time.Duration) { s.writeTimeout = d }
