@@ -1,0 +1,158 @@
+// Package compose checks the compose files as Docker Compose reads them.
+package compose
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/compose-spec/compose-go/v2/cli"
+	"github.com/compose-spec/compose-go/v2/types"
+)
+
+const root = "../.."
+
+// load reads the files, which together are one project, in an environment of
+// nothing but environment.
+func load(t *testing.T, environment []string, files ...string) (*types.Project, error) {
+	t.Helper()
+	paths := make([]string, len(files))
+	for i, f := range files {
+		paths[i] = filepath.Join(root, f)
+	}
+	options, err := cli.NewProjectOptions(paths, cli.WithWorkingDirectory(root), cli.WithEnv(environment), cli.WithResolvedPaths(true))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return options.LoadProject(t.Context())
+}
+
+func mustLoad(t *testing.T, environment []string, files ...string) *types.Project {
+	t.Helper()
+	p, err := load(t, environment, files...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func TestTheServerIsReachableFromThisMachineOnly(t *testing.T) {
+	t.Parallel()
+	p := mustLoad(t, nil, "docker-compose.yml")
+	for name, service := range p.Services {
+		for _, port := range service.Ports {
+			if port.HostIP != "127.0.0.1" {
+				t.Errorf("%s publishes %s on %q", name, port.Published, port.HostIP)
+			}
+		}
+	}
+	if ports := p.Services["server"].Ports; len(ports) != 1 || ports[0].Target != 7433 {
+		t.Errorf("the server publishes %v", ports)
+	}
+	if !p.Networks["database"].Internal {
+		t.Error("the network of the database leads outside")
+	}
+}
+
+func TestTheServerWaitsForADatabaseThatAnswers(t *testing.T) {
+	t.Parallel()
+	p := mustLoad(t, nil, "docker-compose.yml")
+	if c := p.Services["server"].DependsOn["postgres"].Condition; c != types.ServiceConditionHealthy {
+		t.Errorf("the server starts when postgres is %q", c)
+	}
+	check := p.Services["postgres"].HealthCheck
+	if check == nil || !slices.Contains(check.Test, "pg_isready") {
+		t.Errorf("the health check of postgres: %+v", check)
+	}
+	if grace := p.Services["server"].StopGracePeriod; grace == nil || time.Duration(*grace) < 30*time.Second {
+		t.Errorf("the server is killed after %v", grace)
+	}
+}
+
+func TestNoContainerHasMoreRightsThanItNeeds(t *testing.T) {
+	t.Parallel()
+	p := mustLoad(t, []string{"CODERCLAW_DOMAIN=claw.example.com"}, "docker-compose.yml", "deploy/compose/tls.yaml")
+	for name, service := range p.Services {
+		if !slices.Contains(service.CapDrop, "ALL") || !slices.Contains(service.SecurityOpt, "no-new-privileges:true") {
+			t.Errorf("%s: capabilities dropped: %v, security options: %v", name, service.CapDrop, service.SecurityOpt)
+		}
+		if name != "postgres" && !service.ReadOnly {
+			t.Errorf("%s can write to its image", name)
+		}
+		if service.Privileged || service.NetworkMode == "host" {
+			t.Errorf("%s shares the host: privileged %v, network %q", name, service.Privileged, service.NetworkMode)
+		}
+	}
+}
+
+func TestSecretsComeFromFilesAndNotFromTheEnvironment(t *testing.T) {
+	t.Parallel()
+	p := mustLoad(t, nil, "docker-compose.yml")
+	for name, service := range p.Services {
+		for _, secret := range service.Secrets {
+			if _, ok := p.Secrets[secret.Source]; !ok {
+				t.Errorf("%s uses the secret %s, which is not defined", name, secret.Source)
+			}
+		}
+		for variable, value := range service.Environment {
+			file, isFile := strings.CutPrefix(deref(value), "/run/secrets/")
+			if strings.HasSuffix(variable, "_FILE") != isFile {
+				t.Errorf("%s: %s=%s", name, variable, deref(value))
+			}
+			if isFile && !slices.ContainsFunc(service.Secrets, func(s types.ServiceSecretConfig) bool { return s.Source == file }) {
+				t.Errorf("%s reads %s, which is not mounted", name, deref(value))
+			}
+		}
+	}
+	made, err := os.ReadFile(filepath.Join(root, "deploy/compose/make-secrets"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, secret := range p.Secrets {
+		if !strings.Contains(string(made), filepath.Base(secret.File)) {
+			t.Errorf("nothing makes %s for the secret %s", secret.File, name)
+		}
+	}
+}
+
+func TestWithTLSTheProxyIsTheOnlyWayIn(t *testing.T) {
+	t.Parallel()
+	files := []string{"docker-compose.yml", "deploy/compose/tls.yaml"}
+	p := mustLoad(t, []string{"CODERCLAW_DOMAIN=claw.example.com"}, files...)
+	for name, service := range p.Services {
+		if published := len(service.Ports) > 0; published != (name == "proxy") {
+			t.Errorf("%s publishes %v", name, service.Ports)
+		}
+	}
+	for _, volume := range p.Services["proxy"].Volumes {
+		if volume.Type != types.VolumeTypeBind {
+			continue
+		}
+		if _, err := os.Stat(volume.Source); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := load(t, nil, files...); err == nil {
+		t.Error("the proxy starts without the name of the server")
+	}
+}
+
+func TestTheWorkspaceCanBeADirectory(t *testing.T) {
+	t.Parallel()
+	for source, want := range map[string]string{"": types.VolumeTypeVolume, "CODERCLAW_WORKSPACE=/srv/repositories": types.VolumeTypeBind} {
+		volumes := mustLoad(t, []string{source}, "docker-compose.yml").Services["server"].Volumes
+		if len(volumes) != 1 || volumes[0].Target != "/workspace" || volumes[0].Type != want {
+			t.Errorf("with %q the server mounts %+v, not a %s", source, volumes, want)
+		}
+	}
+}
+
+func deref(s *string) string {
+	if s == nil {
+		return ""
+	}
+	return *s
+}
