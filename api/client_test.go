@@ -337,12 +337,13 @@ func TestErrorsKeepTheProblemOrMakeOneUp(t *testing.T) {
 	}{
 		"a problem": {"application/problem+json", `{"type":"/problems/invalid","title":"Unprocessable Entity","status":422,"detail":"validation failed","errors":[{"location":"body.description","message":"too short"},{"location":"body.priority","message":"too high"}]}`, 422,
 			"invalid", "validation failed: body.description: too short; body.priority: too high (422 invalid)"},
-		"a problem without detail": {"application/problem+json; charset=utf-8", `{"type":"https://claw.example/problems/not-found","title":"Not Found","status":404}`, 404, "not-found", "Not Found (404 not-found)"},
-		"a page of a proxy":        {"text/html", "<h1>413 Request Entity Too Large</h1>", 413, "", "Request Entity Too Large (413)"},
-		"a line of text":           {"text/plain", "no such host\nat all\n", 421, "", "no such host (421)"},
-		"a broken problem":         {"application/problem+json", `{"type":`, 400, "", "Bad Request (400)"},
-		"a status without a name":  {"", "", 499, "", "HTTP status 499 (499)"},
-		"a body without end":       {"text/plain", strings.Repeat("x", 1<<20), 400, "", strings.Repeat("x", 300) + " (400)"},
+		"a problem whose detail names its field": {"application/problem+json", `{"type":"/problems/invalid","title":"Unprocessable Entity","status":422,"detail":"path.id must be a UUID","errors":[{"location":"path.id","message":"must be a UUID"}]}`, 422, "invalid", "path.id must be a UUID (422 invalid)"},
+		"a problem without detail":               {"application/problem+json; charset=utf-8", `{"type":"https://claw.example/problems/not-found","title":"Not Found","status":404}`, 404, "not-found", "Not Found (404 not-found)"},
+		"a page of a proxy":                      {"text/html", "<h1>413 Request Entity Too Large</h1>", 413, "", "Request Entity Too Large (413)"},
+		"a line of text":                         {"text/plain", "no such host\nat all\n", 421, "", "no such host (421)"},
+		"a broken problem":                       {"application/problem+json", `{"type":`, 400, "", "Bad Request (400)"},
+		"a status without a name":                {"", "", 499, "", "HTTP status 499 (499)"},
+		"a body without end":                     {"text/plain", strings.Repeat("x", 1<<20), 400, "", strings.Repeat("x", 300) + " (400)"},
 	} {
 		c := onSocket(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", tc.contentType)

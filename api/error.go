@@ -24,20 +24,21 @@ type Error struct {
 	RetryAfter time.Duration
 }
 
-// Error returns the problem's detail and its faulty fields on one line.
+// Error returns the problem's detail and, as far as it leaves them out, its
+// faulty fields on one line.
 func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString(e.Detail)
 	if e.Detail == "" {
 		b.WriteString(e.Title)
 	}
-	for i, f := range e.Errors {
-		if i == 0 {
-			b.WriteString(": ")
-		} else {
-			b.WriteString("; ")
+	separator := ": "
+	for _, f := range e.Errors {
+		if strings.Contains(e.Detail, f.Location) && strings.Contains(e.Detail, f.Message) {
+			continue
 		}
-		fmt.Fprintf(&b, "%s: %s", f.Location, f.Message)
+		fmt.Fprintf(&b, "%s%s: %s", separator, f.Location, f.Message)
+		separator = "; "
 	}
 	fmt.Fprintf(&b, " (%d", e.Status)
 	if slug := e.Slug(); slug != "" {

@@ -152,7 +152,7 @@ func TestTasksListAsksForWhatTheFlagsSay(t *testing.T) {
 	if len(s.calls) != 1 || s.calls[0] != want {
 		t.Errorf("asked %q\nwant  %q", s.calls, want)
 	}
-	if got := s.run(t, "tasks", "list", "--limit", "1"); strings.Count(got.stdout, "\n") != 2 || got.stderr != "These are the newest 1; --limit 0 lists all.\n" {
+	if got := s.run(t, "tasks", "list", "--limit", "1"); strings.Count(got.stdout, "\n") != 2 || got.stderr != "There are more: --limit 0 lists all.\n" {
 		t.Errorf("got %+v", got)
 	}
 	if got := s.run(t, "tasks", "list", "--limit", "0"); strings.Count(got.stdout, "\n") != 3 || got.stderr != "" || s.calls[2] != "GET /v1/tasks?limit=500" {

@@ -112,7 +112,7 @@ func (c *cli) tasksListCommand() *cobra.Command {
 			}
 			err = c.print(list, func() { c.taskTable(list.Items) })
 			if more {
-				c.err.printf("%s\n", c.err.style(dim, fmt.Sprintf("These are the newest %d; --limit 0 lists all.", limit)))
+				c.err.printf("%s\n", c.err.style(dim, "There are more: --limit 0 lists all."))
 			}
 			return err
 		},
