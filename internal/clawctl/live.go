@@ -111,7 +111,7 @@ func (l *liveLine) say(ev api.Event) {
 	text := strings.TrimRight(cleanText(ev.Message), "\n")
 	st := dim
 	if ev.Type != api.EventLog {
-		text, st = string(ev.Type)+": "+text, bold
+		text, st = cleanLine(string(ev.Type))+": "+text, bold
 	}
 	var b strings.Builder
 	for line := range strings.SplitSeq(text, "\n") {

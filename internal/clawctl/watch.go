@@ -116,7 +116,8 @@ func (c *cli) result(task api.Task) error {
 }
 
 func (c *cli) verdict(task api.Task) string {
-	text := c.err.style(statusStyle(task.Status), strings.ToUpper(string(task.Status[:1]))+string(task.Status[1:]))
+	ended := map[api.TaskStatus]string{api.TaskCompleted: "Completed", api.TaskFailed: "Failed", api.TaskCancelled: "Cancelled"}
+	text := c.err.style(statusStyle(task.Status), ended[task.Status])
 	if task.StartedAt != nil && task.CompletedAt != nil {
 		text += " after " + exactSpan(task.CompletedAt.Sub(*task.StartedAt))
 	}
