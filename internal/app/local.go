@@ -1,0 +1,108 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/coderclaw/runtime/api"
+	"github.com/coderclaw/runtime/internal/fault"
+	"github.com/coderclaw/runtime/internal/httpapi"
+	"github.com/coderclaw/runtime/internal/registry"
+	"github.com/coderclaw/runtime/internal/task"
+	"github.com/coderclaw/runtime/internal/worker"
+)
+
+// localServer is the server as a worker in the same process sees it.
+type localServer struct {
+	tasks    *task.Service
+	registry *registry.Registry
+	metrics  *metrics
+}
+
+var _ worker.Server = localServer{}
+
+func (l localServer) Register(ctx context.Context, r api.WorkerRegistration) error {
+	return l.tasks.Register(ctx, r.ID)
+}
+
+func (l localServer) Claim(ctx context.Context, workerID string, r api.ClaimRequest) ([]api.Lease, error) {
+	leases, err := l.tasks.Claim(ctx, workerID, nil, r.Max, time.Duration(r.WaitSeconds)*time.Second)
+	wire := make([]api.Lease, len(leases))
+	for i, lease := range leases {
+		l.metrics.claimed(lease.Waited)
+		wire[i] = api.Lease{
+			Task: httpapi.WireTask(lease.Task), LeaseToken: lease.LeaseToken.String(),
+			LeaseExpiresAt: lease.LeaseExpiresAt.UTC(), Attempt: lease.Attempt,
+		}
+	}
+	return wire, err
+}
+
+func (l localServer) Heartbeat(ctx context.Context, workerID string, h api.Heartbeat) (api.HeartbeatAnswer, error) {
+	tokens := make([]uuid.UUID, len(h.LeaseTokens))
+	for i, t := range h.LeaseTokens {
+		var err error
+		if tokens[i], err = uuid.Parse(t); err != nil {
+			return api.HeartbeatAnswer{}, fmt.Errorf("read a lease token: %w", err)
+		}
+	}
+	lost, err := l.tasks.Heartbeat(ctx, workerID, tokens, time.Duration(h.WaitSeconds)*time.Second)
+	answer := api.HeartbeatAnswer{}
+	for _, t := range lost {
+		answer.Lost = append(answer.Lost, t.String())
+	}
+	return answer, err
+}
+
+func (l localServer) Report(ctx context.Context, taskID, leaseToken string, r api.Report) error {
+	id, err := uuid.Parse(taskID)
+	if err != nil {
+		return fmt.Errorf("read a task id: %w", err)
+	}
+	token, err := uuid.Parse(leaseToken)
+	if err != nil {
+		return fmt.Errorf("read a lease token: %w", err)
+	}
+	report := task.Report{
+		Status: task.Status(r.Status), Progress: r.Progress, Output: r.Output, Error: r.Error,
+		Message: r.Message, Retryable: r.Retryable, Release: r.Release,
+	}
+	for _, e := range r.Events {
+		report.Events = append(report.Events, task.ReportEvent{
+			Type: task.EventType(e.Type), Message: e.Message, Progress: e.Progress, Data: e.Data,
+		})
+	}
+	return forWorker(l.tasks.Report(ctx, id, token, report))
+}
+
+func (l localServer) Agent(ctx context.Context, id string) (api.Agent, error) {
+	a, err := l.registry.Agent(ctx, id)
+	return httpapi.WireAgent(a), forWorker(err)
+}
+
+// forWorker says of an error what a worker must know: whether its lease is
+// lost, or whether trying again is of no use.
+func forWorker(err error) error {
+	switch fault.CodeOf(err) {
+	case "", fault.Unavailable:
+		return err
+	case fault.LeaseLost:
+		return errors.Join(worker.ErrLeaseLost, err)
+	}
+	return errors.Join(worker.ErrRefused, err)
+}
+
+// runnable tells the task engine what the registry knows.
+type runnable struct{ *registry.Registry }
+
+func (r runnable) Runnable(ctx context.Context, agentID string) error {
+	a, err := r.Agent(ctx, agentID)
+	if err == nil && !a.Available {
+		return fault.New(fault.AgentUnavailable, "%s", a.Unavailable)
+	}
+	return err
+}
