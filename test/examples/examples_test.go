@@ -1,0 +1,107 @@
+// Package examples runs the examples as their READMEs say, against a real
+// server, and looks at what they print.
+package examples
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/coderclaw/runtime/test/server"
+)
+
+// languages are the forms of each example, with the command that runs it.
+var languages = map[string]func(example string) []string{
+	"shell":      func(example string) []string { return []string{"examples/" + example + "/main.sh"} },
+	"Go":         func(example string) []string { return []string{"go", "run", "./examples/" + example} },
+	"TypeScript": func(example string) []string { return []string{tsx, "examples/" + example + "/main.ts"} },
+}
+
+const tsx = "test/node_modules/.bin/tsx"
+
+// run runs an example and returns what it printed.
+func run(t *testing.T, command []string, environment ...string) (stdout string, err error) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), command[0], command[1:]...)
+	cmd.Dir = server.Root
+	cmd.Env = append(server.Environment(), environment...)
+	var out, messages bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &messages
+	err = cmd.Run()
+	if messages.Len() > 0 {
+		t.Logf("%s wrote to its standard error:\n%s", strings.Join(command, " "), messages.String())
+	}
+	return out.String(), err
+}
+
+var id = regexp.MustCompile(`\b[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\b`)
+
+func TestTaskLifecycleShowsEveryStep(t *testing.T) {
+	t.Parallel()
+	url := server.Start(t)
+	want, err := os.ReadFile(filepath.Join("testdata", "task-lifecycle.txt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for language, command := range languages {
+		t.Run(language, func(t *testing.T) {
+			t.Parallel()
+			out, err := run(t, command("task-lifecycle"), "CODERCLAW_URL="+url)
+			if got := id.ReplaceAllString(out, "ID"); err != nil || got != string(want) {
+				t.Errorf("%v, printed:\n%s\nwant:\n%s", err, got, want)
+			}
+		})
+	}
+}
+
+var basic = regexp.MustCompile(`\ARuntime: mode local-only, version \S+, \d+ active of \d+ tasks
+Task submitted: ` + id.String() + `
+Status: pending, Progress: 0%
+Status: planning, Progress: 0%
+(Status: running, Progress: \d+%
+)+Status: completed, Progress: 100%
+Current status: completed
+Available agents: ([a-z-]+, )*architecture-advisor(, [a-z-]+)*
+Available skills: ([a-z-]+, )*file-read(, [a-z-]+)*
+
+# (.*\n)+## (.*\n)+\z`)
+
+func TestBasicTaskSubmissionFollowsATaskToItsReport(t *testing.T) {
+	t.Parallel()
+	url := server.Start(t)
+	for language, command := range languages {
+		t.Run(language, func(t *testing.T) {
+			t.Parallel()
+			out, err := run(t, command("basic-task-submission"), "CODERCLAW_URL="+url)
+			if err != nil || !basic.MatchString(out) {
+				t.Errorf("%v, printed:\n%s\nwhich does not match:\n%s", err, out, basic)
+			}
+		})
+	}
+}
+
+func TestExamplesFailWhereNoServerAnswers(t *testing.T) {
+	t.Parallel()
+	for language, command := range languages {
+		for _, example := range []string{"basic-task-submission", "task-lifecycle"} {
+			t.Run(language+" "+example, func(t *testing.T) {
+				t.Parallel()
+				out, err := run(t, command(example), "CODERCLAW_URL=http://127.0.0.1:1")
+				if err == nil || out != "" {
+					t.Errorf("%v, printed:\n%s", err, out)
+				}
+			})
+		}
+	}
+}
+
+func TestTypeScriptExamplesAreWellTyped(t *testing.T) {
+	t.Parallel()
+	if out, err := run(t, []string{"test/node_modules/.bin/tsc", "--project", "examples"}); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
