@@ -45,6 +45,8 @@ type Service struct {
 	lease  time.Duration
 	shared bool
 
+	inserts group[*insertion]
+
 	mu       sync.Mutex
 	work     map[chan struct{}]struct{} // waiting claims
 	leases   map[chan struct{}]string   // waiting heartbeats and their workers
@@ -63,6 +65,7 @@ func NewService(pool *pgxpool.Pool, o Options) *Service {
 		work:   map[chan struct{}]struct{}{},
 		leases: map[chan struct{}]string{},
 	}
+	s.inserts.flush = s.flushInserts
 	o.Bus.Subscribe(s.hear)
 	return s
 }

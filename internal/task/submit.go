@@ -169,8 +169,8 @@ func (s *Service) announce(tasks []Task) {
 var errKeyUsed = errors.New("idempotency key used")
 
 // insert writes the tasks, each with its first event, and fills in what the
-// database decides. Without relatives, and unless a batch comes with a key, it
-// is one statement and one round trip.
+// database decides. A single task without relatives, the usual case, shares its
+// statement with others that come at the same time.
 func (s *Service) insert(ctx context.Context, tasks []Task, at func(i int) string, key string, hash []byte) error {
 	var relatives []uuid.UUID
 	for _, t := range tasks {
@@ -179,10 +179,14 @@ func (s *Service) insert(ctx context.Context, tasks []Task, at func(i int) strin
 			relatives = append(relatives, *t.ParentTaskID)
 		}
 	}
-	if len(relatives) == 0 && (key == "" || len(tasks) == 1) {
-		return postgres.Fault(insertTasks(ctx, s.pool, tasks, nil, key, hash))
+	news := make([]*insertion, len(tasks))
+	for i := range tasks {
+		news[i] = &insertion{task: &tasks[i], key: key, index: i, hash: hash}
 	}
-	return postgres.Fault(postgres.InTx(ctx, s.pool, func(tx pgx.Tx) error {
+	if len(relatives) == 0 && len(tasks) == 1 {
+		return s.insertShared(ctx, news[0])
+	}
+	return postgres.InTx(ctx, s.pool, func(tx pgx.Tx) error {
 		status, err := lockRelatives(ctx, tx, relatives)
 		if err != nil {
 			return err
@@ -190,9 +194,72 @@ func (s *Service) insert(ctx context.Context, tasks []Task, at func(i int) strin
 		if err := checkRelatives(tasks, at, status); err != nil {
 			return err
 		}
-		return insertTasks(ctx, tx, tasks, status, key, hash)
-	}))
+		if err := insertTasks(ctx, tx, news, status); err != nil {
+			return err
+		}
+		for _, n := range news {
+			if n.err != nil {
+				return n.err // all or none
+			}
+		}
+		return nil
+	})
 }
+
+// insertion is a task on its way into the database.
+type insertion struct {
+	task  *Task
+	key   string
+	index int // in its batch
+	hash  []byte
+	err   error // errKeyUsed, or nil
+	done  chan error
+}
+
+// insertShared inserts one task together with others that come at the same
+// time. A caller who leaves does not take the others along; its task may have
+// been kept, as whenever no answer arrives.
+func (s *Service) insertShared(ctx context.Context, n *insertion) error {
+	// The caller may leave while the flush still fills in the task.
+	mine := *n.task
+	shared := *n
+	shared.task, shared.done = &mine, make(chan error, 1)
+	if err := s.inserts.add(&shared); err != nil {
+		return err
+	}
+	select {
+	case err := <-shared.done:
+		*n.task = mine
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// flushInserts writes a group of tasks that know nothing of each other. If it
+// fails as a whole each is tried alone, so that a bad one fails alone.
+func (s *Service) flushInserts(group []*insertion) {
+	ctx, cancel := context.WithTimeout(context.Background(), flushTimeout)
+	defer cancel()
+	err := postgres.Fault(insertTasks(ctx, s.pool, group, nil))
+	for _, n := range group {
+		switch {
+		case err == nil:
+			n.done <- n.err
+		case len(group) == 1 || fault.CodeOf(err) == fault.Unavailable || ctx.Err() != nil:
+			n.done <- err
+		default:
+			alone := postgres.Fault(insertTasks(ctx, s.pool, []*insertion{n}, nil))
+			if alone == nil {
+				alone = n.err
+			}
+			n.done <- alone
+		}
+	}
+}
+
+// flushTimeout bounds a write that no caller's context bounds.
+const flushTimeout = 15 * time.Second
 
 // lockRelatives returns the status of the tasks and holds them where they are
 // until the transaction ends: none of them can end, or be cancelled with its
@@ -239,10 +306,10 @@ const insertSQL = `
 WITH input AS (
 	SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
 		$8::text[], $9::text[], $10::uuid[], $11::text[], $12::text[], $13::int[], $14::timestamptz[], $15::int[],
-		$16::int[], $17::text[], $18::text[], $19::int[])
-	WITH ORDINALITY AS i (id, description, input, agent_id, skill_id, model, thinking,
+		$16::int[], $17::text[], $18::text[], $19::int[], $20::text[], $21::text[], $22::int[], $23::bytea[])
+	AS i (id, description, input, agent_id, skill_id, model, thinking,
 		session_id, project_id, parent_task_id, depends_on, dispatch, priority, run_after, timeout_seconds,
-		max_attempts, labels, metadata, blocked_by, place)
+		max_attempts, labels, metadata, blocked_by, user_id, key, index, hash)
 ), inserted AS (
 	INSERT INTO tasks (id, status, description, input, agent_id, skill_id, model, thinking,
 		session_id, project_id, parent_task_id, depends_on, dispatch, priority, run_after, timeout_seconds,
@@ -253,7 +320,7 @@ WITH input AS (
 		session_id, project_id, parent_task_id, depends_on::uuid[], dispatch, priority, run_after, timeout_seconds,
 		max_attempts, labels::jsonb, metadata::json, blocked_by,
 		dispatch = 'auto' AND blocked_by = 0 AND (run_after IS NULL OR run_after <= now()),
-		$20, nullif($21, ''), CASE WHEN $21 <> '' THEN place END, $22,
+		user_id, nullif(key, ''), CASE WHEN key <> '' THEN index END, hash,
 		now(), now(), 1, pg_current_xact_id()
 	FROM input
 	ON CONFLICT (user_id, idempotency_key, idempotency_index) WHERE idempotency_key IS NOT NULL DO NOTHING
@@ -264,7 +331,7 @@ WITH input AS (
 ), awaited AS (
 	INSERT INTO task_dependencies (depends_on_id, task_id)
 	SELECT DISTINCT d, id FROM inserted, unnest(depends_on) AS d
-	WHERE d <> ALL ($23::uuid[])
+	WHERE d <> ALL ($24::uuid[])
 )
 SELECT id, created_at FROM inserted`
 
@@ -272,23 +339,26 @@ type querier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }
 
-// insertTasks returns errKeyUsed, with nothing written that outlives a
-// rollback, if the key was used before. status is that of the tasks'
-// dependencies.
-func insertTasks(ctx context.Context, db querier, tasks []Task, status map[uuid.UUID]Status, key string, hash []byte) error {
-	n := len(tasks)
+// insertTasks writes the tasks. Those whose key was used before are not
+// written and get errKeyUsed as their err. status is that of the tasks that
+// they depend on.
+func insertTasks(ctx context.Context, db querier, news []*insertion, status map[uuid.UUID]Status) error {
+	n := len(news)
 	ids := make([]uuid.UUID, n)
 	parents := make([]*uuid.UUID, n)
 	runAfter := make([]*time.Time, n)
 	metadata := make([]*string, n)
-	priority, timeout, attempts, blocked := make([]int, n), make([]int, n), make([]int, n), make([]int, n)
-	text := make([][]string, 11)
+	hashes := make([][]byte, n)
+	numbers := make([]int, 5*n)
+	priority, timeout, attempts, blocked, index := numbers[:n], numbers[n:2*n], numbers[2*n:3*n], numbers[3*n:4*n], numbers[4*n:]
+	text := make([][]string, 13)
 	for i := range text {
 		text[i] = make([]string, n)
 	}
 	settled := []uuid.UUID{} // not nil, which would be NULL and compare with nothing
-	for i, t := range tasks {
-		ids[i], parents[i], runAfter[i] = t.ID, t.ParentTaskID, t.RunAfter
+	for i, in := range news {
+		t := in.task
+		ids[i], parents[i], runAfter[i], hashes[i], index[i] = t.ID, t.ParentTaskID, t.RunAfter, in.hash, in.index
 		priority[i], timeout[i], attempts[i] = t.Priority, t.TimeoutSeconds, t.MaxAttempts
 		for _, d := range t.DependsOn {
 			if status[d] == Completed {
@@ -297,20 +367,20 @@ func insertTasks(ctx context.Context, db querier, tasks []Task, status map[uuid.
 				blocked[i]++
 			}
 		}
-		labels, err := json.Marshal(t.Labels)
-		if err != nil {
-			return fmt.Errorf("encode labels: %w", err)
-		}
-		if t.Labels == nil {
-			labels = []byte("{}")
+		labels := []byte("{}")
+		if len(t.Labels) > 0 {
+			var err error
+			if labels, err = json.Marshal(t.Labels); err != nil {
+				return fmt.Errorf("encode labels: %w", err)
+			}
 		}
 		if t.Metadata != nil {
 			m := string(t.Metadata)
 			metadata[i] = &m
 		}
-		for f, v := range []string{
+		for f, v := range [...]string{
 			t.Description, t.Input, t.AgentID, t.SkillID, t.Model, t.Thinking, t.SessionID, t.ProjectID,
-			arrayLiteral(t.DependsOn), string(t.Dispatch), string(labels),
+			arrayLiteral(t.DependsOn), string(t.Dispatch), string(labels), t.UserID, in.key,
 		} {
 			text[f][i] = v
 		}
@@ -318,8 +388,7 @@ func insertTasks(ctx context.Context, db querier, tasks []Task, status map[uuid.
 	rows, err := db.Query(ctx, insertSQL,
 		ids, text[0], text[1], text[2], text[3], text[4], text[5],
 		text[6], text[7], parents, text[8], text[9], priority, runAfter, timeout,
-		attempts, text[10], metadata, blocked,
-		tasks[0].UserID, key, hash, settled)
+		attempts, text[10], metadata, blocked, text[11], text[12], index, hashes, settled)
 	if err != nil {
 		return fmt.Errorf("insert tasks: %w", err)
 	}
@@ -329,12 +398,12 @@ func insertTasks(ctx context.Context, db querier, tasks []Task, status map[uuid.
 	if _, err := pgx.ForEachRow(rows, []any{&id, &at}, func() error { created[id] = at; return nil }); err != nil {
 		return fmt.Errorf("insert tasks: %w", err)
 	}
-	if len(created) < n {
-		return errKeyUsed
-	}
-	for i := range tasks {
-		t := &tasks[i]
-		t.CreatedAt, t.UpdatedAt = created[t.ID], created[t.ID]
+	for _, in := range news {
+		at, written := created[in.task.ID]
+		if in.err = nil; !written {
+			in.err = errKeyUsed
+		}
+		in.task.CreatedAt, in.task.UpdatedAt = at, at
 	}
 	return nil
 }

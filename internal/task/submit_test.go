@@ -1,6 +1,7 @@
 package task_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -274,5 +275,38 @@ func TestListPagesThroughWhatTheFilterSelectsNewestFirst(t *testing.T) {
 		if len(seen) != c.want {
 			t.Errorf("%s: %d tasks, want %d", name, len(seen), c.want)
 		}
+	}
+}
+
+func TestABadTaskInAGroupFailsAloneAndSoDoesACallerWhoLeaves(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	left, leave := context.WithCancel(t.Context())
+	leave()
+	var wg sync.WaitGroup
+	for i := range 200 {
+		wg.Go(func() {
+			n, ctx := task.New{Description: fmt.Sprint("task ", i), Dispatch: task.Manual}, t.Context()
+			switch i % 10 {
+			case 3:
+				n.Description += "\x00" // PostgreSQL refuses it, and the statement that holds it
+			case 7:
+				ctx = left
+			}
+			got, err := r.Submit(ctx, ann, n, "")
+			switch {
+			case i%10 == 3 && err == nil:
+				t.Error("a task that cannot be kept was accepted")
+			case i%10 == 7 && err != nil && !errors.Is(err, context.Canceled):
+				t.Errorf("a caller who left got %v", err)
+			case i%10 != 3 && i%10 != 7 && (err != nil || got.CreatedAt.IsZero() || got.Description != n.Description):
+				t.Errorf("got %+v, %v", got, err)
+			}
+		})
+	}
+	wg.Wait()
+	list, err := r.List(t.Context(), ann, task.Filter{}, uuid.Max, 500)
+	if err != nil || len(list) < 160 || len(list) > 180 {
+		t.Errorf("%d tasks were kept (%v), want 160 and those of callers who left", len(list), err)
 	}
 }
