@@ -153,7 +153,11 @@ func (in *installation) serving(command string) *process {
 func (in *installation) ready(p *process) {
 	in.t.Helper()
 	for deadline := time.Now().Add(patience); ; {
-		resp, err := http.Get("http://" + in.address + "/readyz")
+		req, err := http.NewRequestWithContext(in.t.Context(), http.MethodGet, "http://"+in.address+"/readyz", nil)
+		if err != nil {
+			in.t.Fatal(err)
+		}
+		resp, err := http.DefaultClient.Do(req)
 		if err == nil {
 			resp.Body.Close()
 			if resp.StatusCode == 200 {
@@ -384,7 +388,10 @@ func (f *firehose) follow(ctx context.Context, t *testing.T, address string) {
 		req.Header.Set("Last-Event-ID", last)
 		resp, err := http.DefaultClient.Do(req)
 		if err != nil {
-			time.Sleep(10 * time.Millisecond) // the server is down
+			select { // the server is down
+			case <-ctx.Done():
+			case <-time.After(10 * time.Millisecond):
+			}
 			continue
 		}
 		lines := bufio.NewScanner(resp.Body)

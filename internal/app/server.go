@@ -47,7 +47,7 @@ func serve(ctx context.Context, stderr io.Writer, flags func(*config.Config)) (e
 	}
 	log := newLogger(stderr, cfg)
 	for _, w := range append(warnings, cfg.Insecure()...) {
-		log.WarnContext(ctx, w)
+		log.WarnContext(ctx, "configuration", "note", w)
 	}
 	url, stopDatabase, err := openDatabase(ctx, cfg, log)
 	if err != nil {
@@ -266,7 +266,7 @@ func listen(ctx context.Context, address string) (net.Listener, error) {
 	if path, ok := strings.CutPrefix(address, "unix:"); ok {
 		network, address = "unix", path
 		// A socket that a killed server left behind answers to nobody.
-		if conn, err := net.Dial(network, address); err == nil {
+		if conn, err := (&net.Dialer{}).DialContext(ctx, network, address); err == nil {
 			_ = conn.Close()
 			return nil, fmt.Errorf("listen on unix:%s: another server answers there", address)
 		} else if err := os.Remove(address); err != nil && !errors.Is(err, fs.ErrNotExist) {

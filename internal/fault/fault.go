@@ -89,8 +89,7 @@ func InvalidFields(fields []Field) error {
 // CodeOf returns the code of the first fault in err's chain, or "" if there is
 // none.
 func CodeOf(err error) Code {
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		return e.Code
 	}
 	return ""

@@ -27,6 +27,7 @@ type Registry interface {
 }
 
 type (
+	// NameInput names an agent or a skill.
 	NameInput struct {
 		ID string `path:"id" maxLength:"128"`
 	}
@@ -34,6 +35,7 @@ type (
 		Status int
 		Body   api.Agent
 	}
+	// WaitInput says how long the answer may wait for the task.
 	WaitInput struct {
 		Wait string `query:"wait" maxLength:"20" doc:"Answer when the task has ended, but after this time at the latest: a duration such as 30s, at most 60s." example:"30s"`
 	}

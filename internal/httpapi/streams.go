@@ -123,6 +123,7 @@ func parseCursor(s string) (p task.Position, ok bool) {
 	return p, found && err == nil && err2 == nil && p.Pos >= 0 && formatCursor(p) == s
 }
 
+// ResumeInput says where a stream goes on.
 type ResumeInput struct {
 	LastEventID string `header:"Last-Event-ID" maxLength:"64" doc:"The id of the last event that was seen; what follows it is sent, without a snapshot. EventSource sends it by itself when it reconnects."`
 	After       string `query:"after" maxLength:"64" doc:"As Last-Event-ID, which wins if both are given. 0 replays all."`

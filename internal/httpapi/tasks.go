@@ -30,12 +30,14 @@ type Tasks interface {
 	TaskLog
 }
 
-// Inputs that several operations share are exported: huma passes over embedded
-// types that are not.
+// What several operations take. The types are exported only because huma passes
+// over embedded ones that are not.
 type (
+	// IDInput names a task.
 	IDInput struct {
 		ID string `path:"id" format:"uuid" doc:"The task's id."`
 	}
+	// IdempotencyInput makes a submission safe to repeat.
 	IdempotencyInput struct {
 		Key string `header:"Idempotency-Key" maxLength:"255" doc:"Makes the request safe to repeat: the same key with the same body is answered with the first answer again, with another body with 422. Good for as long as the task exists."`
 	}
@@ -49,6 +51,7 @@ type (
 	batchOutput struct {
 		Body api.TaskBatch
 	}
+	// FilterInput selects tasks.
 	FilterInput struct {
 		Status       []string  `query:"status,explode" doc:"Any of these statuses; repeat it or separate by commas."`
 		AgentID      string    `query:"agentId"`
@@ -59,6 +62,7 @@ type (
 		CreatedAfter time.Time `query:"createdAfter"`
 		Query        string    `query:"q" maxLength:"200" doc:"Part of the description, in any case."`
 	}
+	// PageInput asks for one page of a list.
 	PageInput struct {
 		Limit  int    `query:"limit" default:"50" minimum:"1" maximum:"500" doc:"How many at most."`
 		Cursor string `query:"cursor" maxLength:"200" doc:"The nextCursor of the page before."`

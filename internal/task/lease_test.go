@@ -103,8 +103,8 @@ func TestALeaseCarriesATaskToItsEnd(t *testing.T) {
 	lease := r.claim(t, "w", 1)[0]
 	for _, rep := range []task.Report{
 		{Status: task.Running},
-		{Events: []task.ReportEvent{{Type: task.LogEvent, Message: "one"}, {Type: task.ProgressEvent, Progress: ptr(30)}, {Type: task.OutputEvent, Message: "piece"}}},
-		{Events: []task.ReportEvent{{Type: task.LogEvent, Message: "last words"}}, Status: task.Completed, Output: ptr("whole")},
+		{Events: []task.ReportEvent{{Type: task.LogEvent, Message: "one"}, {Type: task.ProgressEvent, Progress: new(30)}, {Type: task.OutputEvent, Message: "piece"}}},
+		{Events: []task.ReportEvent{{Type: task.LogEvent, Message: "last words"}}, Status: task.Completed, Output: new("whole")},
 	} {
 		if err := r.Report(t.Context(), id, lease.LeaseToken, rep); err != nil {
 			t.Fatal(err)

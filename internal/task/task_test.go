@@ -127,8 +127,6 @@ func wantFault(t *testing.T, err error, want fault.Code) {
 	}
 }
 
-func ptr[T any](v T) *T { return &v }
-
 func TestEveryStepOfTheStatusMachineIsAllowedOrRefused(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -196,8 +194,8 @@ func TestATerminalTaskIsChangedByNothing(t *testing.T) {
 		id := r.manual(t).ID
 		before := r.to(t, id, end)
 		for name, p := range map[string]task.Patch{
-			"progress": {Progress: ptr(10)}, "output": {Output: ptr("late")},
-			"error": {Error: ptr("late")}, "message": {Message: "late"},
+			"progress": {Progress: new(10)}, "output": {Output: new("late")},
+			"error": {Error: new("late")}, "message": {Message: "late"},
 		} {
 			_, err := r.Update(t.Context(), ann, id, p)
 			if fault.CodeOf(err) != fault.InvalidTransition {
@@ -217,11 +215,11 @@ func TestSettingAnErrorFailsTheTask(t *testing.T) {
 	r := newRig(t)
 	id := r.manual(t).ID
 	r.to(t, id, task.Running)
-	got, err := r.Update(t.Context(), ann, id, task.Patch{Error: ptr("out of disk")})
+	got, err := r.Update(t.Context(), ann, id, task.Patch{Error: new("out of disk")})
 	if err != nil || got.Status != task.Failed || got.Error != "out of disk" {
 		t.Errorf("got %s %q, %v", got.Status, got.Error, err)
 	}
-	_, err = r.Update(t.Context(), ann, r.manual(t).ID, task.Patch{Error: ptr("x"), Status: task.Completed})
+	_, err = r.Update(t.Context(), ann, r.manual(t).ID, task.Patch{Error: new("x"), Status: task.Completed})
 	wantFault(t, err, fault.Invalid)
 }
 
