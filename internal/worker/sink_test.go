@@ -165,7 +165,7 @@ func TestLinesAreBoundedAndMadeFitForAnyReader(t *testing.T) {
 		for _, shift := range []string{"", "x", "xx"} { // so that the cut falls on each byte of a character
 			got := speak(t, 0, func(out executor.Sink) { out.Log("", shift+strings.Repeat("語", 20000)) })
 			m := got.events[0].Message
-			if len(m) > 16<<10 || len(m) < 16<<10-3 || !utf8.ValidString(m) || !strings.Contains(m, "語 … [cut: 6000") {
+			if len(m) > 16<<10 || len(m) < 16<<10-3 || !utf8.ValidString(m) || !strings.HasSuffix(m, "語 … [cut]") {
 				t.Errorf("a long line became %d bytes that end in %q", len(m), m[len(m)-40:])
 			}
 		}
@@ -218,7 +218,7 @@ func TestOutputIsBoundedWhereItIsStreamedAndWhereItIsKept(t *testing.T) {
 		if streamed > limit || streamed < limit-3 || notes != 1 {
 			t.Errorf("%d bytes streamed, %d notes", streamed, notes)
 		}
-		if n := len(got.Output); n > limit || n < limit-3 || !strings.HasSuffix(got.Output, "語 … [cut: 3145728 bytes in all]") {
+		if n := len(got.Output); n > limit || n < limit-3 || !strings.HasSuffix(got.Output, "語 … [cut]") {
 			t.Errorf("%d bytes kept, ending in %q", n, got.Output[n-40:])
 		}
 	})

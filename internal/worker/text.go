@@ -1,7 +1,6 @@
 package worker
 
 import (
-	"fmt"
 	"strings"
 	"unicode/utf8"
 )
@@ -17,14 +16,14 @@ func clean(s string) string {
 	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
 }
 
-// bounded returns s cleaned and in at most limit bytes. What is cut off is
-// named.
+// bounded returns s cleaned and in at most limit bytes, with a mark where it
+// was cut.
 func bounded(s string, limit int) string {
+	const mark = " … [cut]"
 	s = clean(s)
 	if len(s) <= limit {
 		return s
 	}
-	mark := fmt.Sprintf(" … [cut: %d bytes in all]", len(s))
 	return prefix(s, limit-len(mark)) + mark
 }
 

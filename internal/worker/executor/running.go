@@ -1,0 +1,192 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+const (
+	// drainTime is how long, in all, output is waited for once the program has
+	// ended: somebody who left its process group may hold the pipe open. maxDrain
+	// is how many bytes are still taken.
+	drainTime = 2 * time.Second
+	maxDrain  = 4 << 20
+
+	maxOutput    = 1 << 20
+	maxErrorTail = 4 << 10
+)
+
+// running is a program that was started.
+type running struct {
+	cmd            *exec.Cmd
+	stdin          *os.File // nil: none
+	stdout, stderr *stream
+	readers        []*reader
+	moving         sync.WaitGroup // input and output
+	said           said
+
+	mu   sync.Mutex
+	over bool // the process group's number may be another's
+}
+
+func start(cmd *exec.Cmd, input string, sink Sink) (_ *running, err error) {
+	r := &running{cmd: cmd}
+	r.stdout = &stream{name: "stdout", sink: sink, said: &r.said, tail: tail{limit: maxOutput}}
+	r.stderr = &stream{name: "stderr", sink: sink, said: &r.said, tail: tail{limit: maxErrorTail}}
+	// Pipes of our own: those of os/exec would have Wait wait for their ends,
+	// which a stray descendant may keep open.
+	var ours, theirs []*os.File
+	defer func() {
+		closeAll(theirs)
+		if err != nil {
+			closeAll(ours)
+		}
+	}()
+	for _, s := range []*stream{r.stdout, r.stderr} {
+		in, out, err := os.Pipe()
+		if err != nil {
+			return nil, err
+		}
+		ours, theirs = append(ours, in), append(theirs, out)
+		r.readers = append(r.readers, &reader{pipe: in, into: s})
+	}
+	cmd.Stdout, cmd.Stderr = theirs[0], theirs[1]
+	if input != "" {
+		in, out, err := os.Pipe()
+		if err != nil {
+			return nil, err
+		}
+		ours, theirs = append(ours, out), append(theirs, in)
+		cmd.Stdin, r.stdin = in, out
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	if r.stdin != nil {
+		r.moving.Go(func() {
+			defer r.stdin.Close()
+			io.WriteString(r.stdin, input) // a program need not read its input
+		})
+	}
+	for _, rd := range r.readers {
+		r.moving.Go(rd.move)
+	}
+	return r, nil
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
+}
+
+// wait follows the program to its end and leaves nothing of its process group
+// behind. When ctx ends first it brings the end about, and says so.
+func (r *running) wait(ctx context.Context, grace time.Duration) (stopped bool, err error) {
+	ended := make(chan error, 1)
+	go func() { ended <- reap(r.cmd, r.killRest) }()
+	select {
+	case err = <-ended:
+	case <-ctx.Done():
+		stopped = true
+		r.signal(syscall.SIGTERM)
+		patience := time.NewTimer(grace)
+		defer patience.Stop()
+		select {
+		case err = <-ended:
+		case <-patience.C:
+			r.signal(syscall.SIGKILL)
+			err = <-ended
+		}
+	}
+	if r.stdin != nil {
+		r.stdin.SetDeadline(time.Now())
+	}
+	for _, rd := range r.readers {
+		rd.late.Store(true)
+		rd.pipe.SetReadDeadline(time.Now()) // so that it takes notice
+	}
+	r.moving.Wait()
+	var status *exec.ExitError
+	if errors.As(err, &status) {
+		err = nil
+	}
+	return stopped, err
+}
+
+// signal sends sig to the process group.
+func (r *running) signal(sig syscall.Signal) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.over {
+		syscall.Kill(-r.cmd.Process.Pid, sig) // gone already is as good
+	}
+}
+
+// killRest kills what is left of the process group, and is the last to signal it.
+func (r *running) killRest() {
+	r.signal(syscall.SIGKILL)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.over = true
+}
+
+// outcome is what the program made of the task.
+func (r *running) outcome() (string, error) {
+	state := r.cmd.ProcessState
+	if state.Success() {
+		if output, ok := r.said.output(); ok {
+			return output, nil
+		}
+		return r.stdout.tail.text(), nil
+	}
+	message := fmt.Sprintf("exit status %d", state.ExitCode())
+	if ws, ok := state.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
+		message = fmt.Sprintf("killed by signal %d (%s)", ws.Signal(), ws.Signal())
+	}
+	if last := strings.TrimSpace(r.stderr.tail.text()); last != "" {
+		message += ": " + last
+	}
+	return "", &Failure{Message: message, Retryable: true}
+}
+
+// reader moves what comes out of one pipe.
+type reader struct {
+	pipe *os.File
+	into *stream
+	late atomic.Bool // the program has ended
+}
+
+// move copies until the pipe ends. When it is late it waits for drainTime in
+// all and copies maxDrain more at most; how long the reader of it takes does
+// not count.
+func (r *reader) move() {
+	defer r.pipe.Close()
+	defer r.into.end()
+	buf := make([]byte, 32<<10)
+	waited, drained := time.Duration(0), 0
+	for waited < drainTime && drained < maxDrain {
+		late, began := r.late.Load(), time.Now()
+		if late {
+			r.pipe.SetReadDeadline(began.Add(drainTime - waited))
+		}
+		n, err := r.pipe.Read(buf)
+		if late {
+			waited += time.Since(began)
+			drained += n
+		}
+		r.into.write(buf[:n])
+		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			return
+		}
+	}
+}

@@ -1,0 +1,150 @@
+package executor
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"sync"
+	"unicode/utf8"
+)
+
+const (
+	// maxLine is the most of a line that is passed on or looked at, in bytes.
+	maxLine = 16 << 10
+	// marker begins a line by which a program reports.
+	marker = "::coderclaw "
+)
+
+// stream takes what a program writes to one of its streams: it passes on the
+// lines, acts on those that report, and keeps the end of the rest.
+type stream struct {
+	name string
+	sink Sink
+	said *said
+	tail tail
+
+	line []byte // the present line, as far as it was read
+	long bool   // it is longer than maxLine; line is its beginning
+}
+
+func (s *stream) write(p []byte) {
+	for len(p) > 0 {
+		part, rest, whole := bytes.Cut(p, []byte{'\n'})
+		p = rest
+		s.grow(part)
+		if whole {
+			s.finish("\n")
+		}
+	}
+}
+
+// end passes on a last line that has no end of its own.
+func (s *stream) end() {
+	if len(s.line) > 0 {
+		s.finish("")
+	}
+}
+
+func (s *stream) grow(part []byte) {
+	if s.long {
+		s.tail.write(part)
+		return
+	}
+	s.line = append(s.line, part...)
+	if len(s.line) > maxLine {
+		s.long = true
+		s.tail.write(s.line)
+		s.line = s.line[:maxLine+1] // one more than fits tells the sink that it was longer
+	}
+}
+
+func (s *stream) finish(end string) {
+	line := bytes.TrimSuffix(s.line, []byte{'\r'})
+	if s.long || !s.report(line) {
+		if !s.long {
+			s.tail.write(s.line)
+		}
+		s.tail.write([]byte(end))
+		s.sink.Log(s.name, string(line))
+	}
+	s.line, s.long = s.line[:0], false
+}
+
+// report acts on a line by which the program reports, and tells whether it is
+// one.
+func (s *stream) report(line []byte) bool {
+	object, ok := bytes.CutPrefix(line, []byte(marker))
+	if !ok {
+		return false
+	}
+	var r struct {
+		Progress *float64 `json:"progress"`
+		Message  string   `json:"message"`
+		Output   *string  `json:"output"`
+	}
+	if json.Unmarshal(object, &r) != nil || r.Progress == nil && r.Message == "" && r.Output == nil {
+		return false
+	}
+	switch {
+	case r.Progress != nil:
+		s.sink.Progress(int(min(max(*r.Progress, 0), 100)), r.Message)
+	case r.Message != "":
+		s.sink.Note(r.Message, nil)
+	}
+	if r.Output != nil {
+		s.said.set(*r.Output)
+		s.sink.Output(*r.Output)
+	}
+	return true
+}
+
+// said is the last output that a program reported, on whichever stream.
+type said struct {
+	mu   sync.Mutex
+	text *string
+}
+
+func (s *said) set(text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.text = &text
+}
+
+func (s *said) output() (string, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.text == nil {
+		return "", false
+	}
+	return *s.text, true
+}
+
+// tail keeps the end of what is written to it.
+type tail struct {
+	limit int // in bytes
+	buf   []byte
+	total int64
+}
+
+func (t *tail) write(p []byte) {
+	t.total += int64(len(p))
+	p = p[max(len(p)-t.limit, 0):]
+	if len(t.buf)+len(p) > 2*t.limit { // seldom, so that it costs little
+		t.buf = t.buf[:copy(t.buf, t.buf[len(t.buf)-t.limit:])]
+	}
+	t.buf = append(t.buf, p...)
+}
+
+// text returns the end in at most limit bytes. If something is missing before
+// it, a first line says so.
+func (t *tail) text() string {
+	if t.total <= int64(t.limit) {
+		return string(t.buf)
+	}
+	mark := fmt.Sprintf("[the end of %d bytes] …", t.total)
+	end := t.buf[len(t.buf)-(t.limit-len(mark)):]
+	for len(end) > 0 && !utf8.RuneStart(end[0]) {
+		end = end[1:]
+	}
+	return mark + string(end)
+}
