@@ -1,5 +1,6 @@
-// Package compose checks the compose files as Docker Compose reads them.
-package compose
+// Package deploy checks what the server is deployed with: the image and the
+// compose files, as Docker reads them.
+package deploy
 
 import (
 	"os"
