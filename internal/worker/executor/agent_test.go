@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"github.com/coderclaw/runtime/internal/worker/executor"
 )
@@ -48,9 +49,9 @@ func agent(behaviour string, args []string) int {
 	case "directory":
 		dir, _ := os.Getwd()
 		fmt.Println(dir)
-	case "terminal":
-		_, err := os.Open("/dev/tty")
-		fmt.Println(err == nil)
+	case "session": // whether it is one of its own
+		session, err := unix.Getsid(0)
+		fmt.Println(session == os.Getpid(), err)
 	case "fail":
 		fmt.Println("on stdout")
 		fmt.Fprint(os.Stderr, strings.Join(args[1:], "\n"))

@@ -399,16 +399,17 @@ func (d *drip) Close() error { return nil }
 
 func TestASlowAnswerIsWaitedForAndASilentOneIsNot(t *testing.T) {
 	t.Parallel()
-	words := []string{text("slow"), ": still here\n", ": still here\n", text("ly"), finish("stop"), done}
+	words := slices.Concat([]string{text("slow")}, slices.Repeat([]string{": still here\n"}, 20), []string{text("ly"), finish("stop"), done})
 	for name, c := range map[string]struct {
 		first, pause time.Duration
 		pieces       []string
-		want         string // or silence
+		want         string        // or silence,
+		patience     time.Duration // for so long
 	}{
-		"a word in 50 s":        {0, 50 * time.Second, words, "slowly"},
-		"four minutes to load":  {4 * time.Minute, time.Second, words, "slowly"},
-		"silent from the start": {6 * time.Minute, time.Second, words, ""},
-		"silent in the middle":  {0, time.Second, words[:2], ""},
+		"a word in 50 s":        {0, 50 * time.Second, words, "slowly", 0},
+		"four minutes to load":  {4 * time.Minute, time.Second, words, "slowly", 0},
+		"silent from the start": {6 * time.Minute, time.Second, words, "", 5 * time.Minute},
+		"silent in the middle":  {0, time.Second, words[:2], "", 62 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -426,6 +427,7 @@ func TestASlowAnswerIsWaitedForAndASilentOneIsNot(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
+				began := time.Now()
 				output, err := e.Run(t.Context(), question, newListener())
 				if c.want != "" {
 					if err != nil || output != c.want {
@@ -433,8 +435,8 @@ func TestASlowAnswerIsWaitedForAndASilentOneIsNot(t *testing.T) {
 					}
 					return
 				}
-				if f := failure(t, err); !f.Retryable || f.Message != "the model endpoint went silent" {
-					t.Errorf("%+v", f)
+				if f := failure(t, err); !f.Retryable || f.Message != "the model endpoint went silent" || time.Since(began) != c.patience {
+					t.Errorf("%+v after %v", f, time.Since(began))
 				}
 			})
 		})

@@ -447,9 +447,11 @@ func TestAProgramEndsWithAWorkerThatIsKilled(t *testing.T) {
 	gone(t, pid)
 }
 
-func TestAProgramHasNoTerminal(t *testing.T) {
+// A session of its own has no terminal, so that nothing can wait for a password
+// to be typed.
+func TestAProgramHasASessionOfItsOwn(t *testing.T) {
 	t.Parallel()
-	if output, _, err := runProcess(t, job("terminal")); err != nil || output != "false\n" {
-		t.Errorf("a terminal: %q, %v", output, err)
+	if output, _, err := runProcess(t, job("session")); err != nil || output != "true <nil>\n" {
+		t.Errorf("a session of its own: %q, %v", output, err)
 	}
 }

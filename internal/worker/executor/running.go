@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"strings"
@@ -74,7 +73,7 @@ func start(cmd *exec.Cmd, input string, sink Sink) (_ *running, err error) {
 	if r.stdin != nil {
 		r.moving.Go(func() {
 			defer r.stdin.Close()
-			io.WriteString(r.stdin, input) // a program need not read its input
+			_, _ = r.stdin.WriteString(input) // a program need not read its input
 		})
 	}
 	for _, rd := range r.readers {
@@ -109,16 +108,15 @@ func (r *running) wait(ctx context.Context, grace time.Duration) (stopped bool, 
 		}
 	}
 	if r.stdin != nil {
-		r.stdin.SetDeadline(time.Now())
+		_ = r.stdin.SetDeadline(time.Now())
 	}
 	for _, rd := range r.readers {
 		rd.late.Store(true)
-		rd.pipe.SetReadDeadline(time.Now()) // so that it takes notice
+		_ = rd.pipe.SetReadDeadline(time.Now()) // so that it takes notice; fails if it has ended
 	}
 	r.moving.Wait()
-	var status *exec.ExitError
-	if errors.As(err, &status) {
-		err = nil
+	if _, ok := errors.AsType[*exec.ExitError](err); ok {
+		err = nil // outcome tells of it
 	}
 	return stopped, err
 }
@@ -177,7 +175,7 @@ func (r *reader) move() {
 	for waited < drainTime && drained < maxDrain {
 		late, began := r.late.Load(), time.Now()
 		if late {
-			r.pipe.SetReadDeadline(began.Add(drainTime - waited))
+			_ = r.pipe.SetReadDeadline(began.Add(drainTime - waited))
 		}
 		n, err := r.pipe.Read(buf)
 		if late {

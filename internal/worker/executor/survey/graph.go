@@ -22,7 +22,7 @@ type node struct {
 	dir      string
 	files    int
 	code     int
-	imports  map[string]int // directory to number of files that import it
+	imports  map[string]bool
 	imported map[string]bool
 	layer    int // 0: imports none of the others
 }
@@ -42,7 +42,6 @@ func newGraph(ctx context.Context, t *tree) (*graph, error) {
 		n := g.node(dir)
 		n.files++
 		n.code += f.code
-		seen := map[string]bool{}
 		for _, spec := range f.imports {
 			to, external := r.resolve(f, spec)
 			if external != "" {
@@ -51,9 +50,8 @@ func newGraph(ctx context.Context, t *tree) (*graph, error) {
 				}
 				outside[external][dir] = true
 			}
-			if to != "" && to != dir && !seen[to] {
-				seen[to] = true
-				n.imports[to]++
+			if to != "" && to != dir {
+				n.imports[to] = true
 				g.node(to).imported[dir] = true
 			}
 		}
@@ -68,7 +66,7 @@ func newGraph(ctx context.Context, t *tree) (*graph, error) {
 func (g *graph) node(dir string) *node {
 	n := g.nodes[dir]
 	if n == nil {
-		n = &node{dir: dir, imports: map[string]int{}, imported: map[string]bool{}}
+		n = &node{dir: dir, imports: map[string]bool{}, imported: map[string]bool{}}
 		g.nodes[dir] = n
 	}
 	return n

@@ -59,7 +59,7 @@ func readHistory(ctx context.Context, workspace *os.Root, base, dir string) hist
 	cmd := exec.CommandContext(ctx, git, "--no-pager", "--no-optional-locks",
 		"--git-dir="+filepath.Join(base, filepath.FromSlash(gitDir)), "--work-tree="+workTree,
 		"-c", "safe.directory="+workTree, "-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false",
-		"-c", "core.attributesFile=/dev/null", "-c", "log.showSignature=false", "-c", "log.follow=false",
+		"-c", "core.attributesFile=/dev/null", "-c", "log.follow=false",
 		"log", "--max-count="+strconv.Itoa(maxCommits+1), "--no-merges", "--no-color", "--no-show-signature",
 		"--no-ext-diff", "--no-textconv", "--no-renames", "-O/dev/null",
 		"--format=%x01%ct%x02%an", "--name-only", "-z", "--relative", "HEAD", "--", ".")

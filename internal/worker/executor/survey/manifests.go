@@ -157,7 +157,7 @@ func (m *manifest) readJSON(content []byte) {
 		Require         map[string]string `json:"require"`     // Composer's
 		RequireDev      map[string]string `json:"require-dev"` // likewise
 	}
-	json.Unmarshal(content, &p) // what could be read of it is better than nothing
+	_ = json.Unmarshal(content, &p) // what could be read of it is better than nothing
 	m.name = p.Name
 	for _, group := range []struct {
 		deps map[string]string
@@ -182,7 +182,7 @@ func (m *manifest) readPOM(content []byte) {
 			Scope      string `xml:"scope"`
 		} `xml:"dependencies>dependency"`
 	}
-	xml.Unmarshal(content, &p) // what could be read of it is better than nothing
+	_ = xml.Unmarshal(content, &p) // what could be read of it is better than nothing
 	m.name = p.ArtifactID
 	for _, d := range p.Dependencies {
 		use := ""
@@ -194,7 +194,7 @@ func (m *manifest) readPOM(content []byte) {
 }
 
 func (f *findings) dependencies(d *document) {
-	d.heading(2, "Dependencies")
+	d.heading("Dependencies")
 	if len(f.tree.manifests) == 0 {
 		d.paragraph("No manifest was found.")
 		return

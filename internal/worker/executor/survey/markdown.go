@@ -11,8 +11,8 @@ import (
 // look like a part of the report.
 type document struct{ strings.Builder }
 
-func (d *document) heading(level int, text string) {
-	fmt.Fprintf(d, "\n%s %s\n\n", strings.Repeat("#", level), text)
+func (d *document) heading(text string) {
+	fmt.Fprintf(d, "\n## %s\n\n", text)
 }
 
 func (d *document) paragraph(format string, args ...any) {

@@ -24,7 +24,7 @@ const (
 
 // observations writes what would be worth acting on, gravest first.
 func (f *findings) observations(d *document) {
-	d.heading(2, "Worth acting on")
+	d.heading("Worth acting on")
 	var all []string
 	for _, find := range []func() []string{
 		f.cycles, f.untestedCore, f.longFiles, f.busyFiles, f.untestedDirectories, f.hubs, f.blobs, f.leftToDo, f.missing,

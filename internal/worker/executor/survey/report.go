@@ -85,7 +85,7 @@ func (t *tree) sums() (all []languageSum, total languageSum) {
 }
 
 func (f *findings) summary(d *document) {
-	d.heading(2, "In short")
+	d.heading("In short")
 	all, _ := f.tree.sums()
 	code := 0
 	var main []string
@@ -147,7 +147,7 @@ func atLeast(partial bool, s string) string {
 }
 
 func (f *findings) languages(d *document) {
-	d.heading(2, "Languages")
+	d.heading("Languages")
 	all, total := f.tree.sums()
 	if len(all) == 0 {
 		d.paragraph("No file is in a language that is known here.")
@@ -171,7 +171,7 @@ func (f *findings) languages(d *document) {
 }
 
 func (f *findings) largest(d *document) {
-	d.heading(2, "Largest files")
+	d.heading("Largest files")
 	files := slices.DeleteFunc(slices.Clone(f.tree.files), func(f *file) bool { return !f.source() })
 	slices.SortStableFunc(files, func(a, b *file) int { return cmp.Compare(b.lines(), a.lines()) })
 	var rows [][]string
@@ -186,7 +186,7 @@ func (f *findings) largest(d *document) {
 }
 
 func (f *findings) mostChanged(d *document) {
-	d.heading(2, "Most changed files")
+	d.heading("Most changed files")
 	h := f.history
 	if h.missing != "" || h.commits == 0 {
 		d.paragraph("Not known: %s.", cmp.Or(h.missing, "no commit has changed anything here"))
@@ -220,7 +220,7 @@ func (f *findings) changed() []*file {
 }
 
 func (f *findings) testing(d *document) {
-	d.heading(2, "Tests beside code")
+	d.heading("Tests beside code")
 	if len(f.tests.byLanguage) == 0 {
 		d.paragraph("There is no source file in a language whose tests are recognised here.")
 		return
@@ -243,7 +243,7 @@ func (f *findings) testing(d *document) {
 }
 
 func (f *findings) remarks(d *document) {
-	d.heading(2, "Left to do, as the code says")
+	d.heading("Left to do, as the code says")
 	if len(f.tree.todos) == 0 {
 		d.paragraph("Nothing.")
 		return
@@ -280,7 +280,7 @@ func (f *findings) limits(d *document) {
 	if t.unread > 0 {
 		notes = append(notes, count(t.unread, "file or directory", "files or directories")+" could not be read")
 	}
-	d.heading(2, "How this was made")
+	d.heading("How this was made")
 	d.paragraph("By reading files: Go imports with Go's own parser, those of other languages line by line, tests by the names of their files. " +
 		"Directories of others' code and of build results were left out.")
 	for _, n := range notes {

@@ -128,11 +128,10 @@ func (r *resolver) ecma(f *file, spec string) (dir, external string) {
 	case strings.HasPrefix(spec, "node:"), strings.HasPrefix(spec, "/"), strings.Contains(spec, "://"):
 		return "", ""
 	}
-	name := spec
-	if parts := strings.SplitN(spec, "/", 3); strings.HasPrefix(spec, "@") && len(parts) > 1 {
-		name = parts[0] + "/" + parts[1]
-	} else {
-		name = parts[0]
+	parts := strings.SplitN(spec, "/", 3)
+	name := parts[0]
+	if strings.HasPrefix(spec, "@") && len(parts) > 1 {
+		name = path.Join(parts[0], parts[1])
 	}
 	if at, ok := r.npm[name]; ok {
 		if to := r.ecmaFile(path.Join(at, strings.TrimPrefix(spec, name))); to != "" {

@@ -11,7 +11,7 @@ import (
 
 // structure shows which directory imports which.
 func (f *findings) structure(d *document) {
-	d.heading(2, "What imports what")
+	d.heading("What imports what")
 	nodes := f.graph.sorted()
 	if len(nodes) == 0 {
 		d.paragraph("There is no code whose imports are understood here.")

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 )
 
@@ -41,6 +42,31 @@ func TestATreeThatIsTooLargeIsWalkedInPart(t *testing.T) {
 		}
 		if len(tree.files) != c.files || tree.partial != c.partial {
 			t.Errorf("%s: %d files, partial %v; want %d, %v", name, len(tree.files), tree.partial, c.files, c.partial)
+		}
+	}
+}
+
+// A file can be replaced between the walk and the reading of it.
+func TestOnlyRegularFilesAreRead(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := syscall.Mkfifo(filepath.Join(dir, "pipe"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("/etc/passwd", filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "grown"), make([]byte, maxFileSize+1), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	for _, name := range []string{"pipe", "link", "grown", ".", "gone"} {
+		if data, err := contents(root, name); err == nil {
+			t.Errorf("%s: read %d bytes", name, len(data))
 		}
 	}
 }
