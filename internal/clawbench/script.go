@@ -1,0 +1,154 @@
+package clawbench
+
+import (
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/coderclaw/runtime/api"
+	"github.com/coderclaw/runtime/internal/task"
+)
+
+// script is what pgbench runs over and over: the server's own statements, with
+// the arguments that the server would give them.
+//
+// Arguments are variables of pgbench, which it sends as parameters, so that the
+// server prepares and plans what it prepares and plans for us. Two kinds cannot
+// be: a NULL, and the task's id, which differs from run to run and is put
+// together by an expression in the statement.
+type script struct {
+	text      strings.Builder
+	variables []string // name=value
+}
+
+// sqlText is an argument that is spliced into a statement as SQL.
+type sqlText string
+
+const (
+	null = sqlText("NULL")
+
+	// taskID is a UUIDv7: pgbench knows no text but constants, so its halves are
+	// numbers. Each client begins at the present and goes on by a millisecond
+	// with each task; what tells tasks of a millisecond apart is chance.
+	taskID = sqlText("('0' || to_hex(:high::bigint) || to_hex(:low::bigint))::uuid")
+	nextID = "\\set high :high + 65536\n" +
+		"\\set low random(-9223372036854775807, -4611686018427387905)\n"
+)
+
+// firstHigh is the value of the variable high before the first task: 48 bits of
+// milliseconds, four of version, twelve of nothing.
+func firstHigh(unixMilli int64) int64 { return unixMilli<<16 | 0x7000 }
+
+var parameter = regexp.MustCompile(`\$\d+`)
+
+// add adds a statement with its arguments, texts or sqlTexts. It panics when
+// they are not as many as the statement has come to take.
+func (s *script) add(statement string, args ...any) {
+	numbers := map[string]bool{}
+	for _, p := range parameter.FindAllString(statement, -1) {
+		numbers[p] = true
+	}
+	if len(numbers) != len(args) {
+		panic(fmt.Sprintf("clawbench: a statement takes %d arguments, not %d", len(numbers), len(args)))
+	}
+	spliced := make([]string, len(args))
+	for i, arg := range args {
+		switch arg := arg.(type) {
+		case sqlText:
+			spliced[i] = string(arg)
+		case string:
+			if arg == "" { // pgbench has no empty variables
+				spliced[i] = "''"
+				continue
+			}
+			name := fmt.Sprintf("v%d", len(s.variables))
+			s.variables = append(s.variables, name+"="+arg)
+			spliced[i] = ":" + name
+		default:
+			panic(fmt.Sprintf("clawbench: argument %v is neither text nor SQL", arg))
+		}
+	}
+	s.text.WriteString(parameter.ReplaceAllStringFunc(strings.TrimSpace(statement), func(p string) string {
+		n, _ := strconv.Atoi(p[1:]) // digits, as they matched
+		return spliced[n-1]
+	}))
+	s.text.WriteString(";\n")
+}
+
+// submit adds what the server does with n.
+func (s *script) submit(n api.NewTask) {
+	runAfter := "{NULL}"
+	if n.RunAfter != nil {
+		runAfter = array(n.RunAfter.Format("2006-01-02 15:04:05Z07:00"))
+	}
+	empty := array("")
+	s.text.WriteString(nextID)
+	s.add(task.InsertSQL,
+		"ARRAY["+taskID+"]", array(n.Description), array(n.Input), array(n.AgentID), empty, empty, empty,
+		empty, empty, "{NULL}", array("{}"), array(string(n.Dispatch)), "{0}", runAfter, "{0}",
+		"{1}", array("{}"), "{NULL}", "{0}", array("local"), empty, "{0}", "{NULL}", "{}")
+}
+
+// reachable says from which statuses the steps of a lifecycle lead on, as the
+// task engine tells the database.
+var reachable = map[api.TaskStatus]string{
+	"":                "{pending,planning,running,waiting}",
+	api.TaskPlanning:  "{pending}",
+	api.TaskRunning:   "{planning,waiting}",
+	api.TaskCompleted: "{running}",
+}
+
+// update adds what the server does with p, a change of the task submitted last.
+func (s *script) update(p api.TaskPatch) {
+	var status api.TaskStatus
+	event := "progress"
+	if p.Status != nil {
+		status, event = *p.Status, "status"
+	}
+	var progress, output any = null, null
+	eventProgress := "{NULL}"
+	if p.Progress != nil {
+		progress = strconv.Itoa(*p.Progress)
+		eventProgress = fmt.Sprintf("{%d}", *p.Progress)
+	}
+	if p.Output != nil {
+		output = *p.Output
+	}
+	if status.Terminal() {
+		s.text.WriteString("\\startpipeline\n")
+	}
+	s.add(task.ChangeSQL,
+		taskID, null, "local", reachable[status], string(status),
+		"", progress, output, null, "false", "false", "1",
+		array(event), array(p.Message), eventProgress, "{NULL}", strconv.Itoa(task.MaxEvents))
+	if status.Terminal() {
+		s.add(task.SettleSQL, "ARRAY["+taskID+"]")
+		s.text.WriteString("\\endpipeline\n")
+	}
+}
+
+// array writes a text as an array of one, in PostgreSQL's way.
+func array(element string) string {
+	return `{"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(element) + `"}`
+}
+
+// payload is the task that is submitted: as small as tasks are that name a file
+// and say what to do with it.
+func payload() api.NewTask {
+	return api.NewTask{
+		Description: "Review the change",
+		Input:       "Look at the last commit on this branch. Say what it does, what it breaks and what is missing.",
+		AgentID:     "codebase-survey", // which every server can run
+		Dispatch:    api.DispatchManual,
+	}
+}
+
+func encode(v any) ([]byte, error) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return nil, fmt.Errorf("encode a request: %w", err)
+	}
+	return body, nil
+}
