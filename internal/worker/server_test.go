@@ -294,7 +294,7 @@ func (a agents) For(agent api.Agent) (executor.Executor, error) {
 // start runs a worker until the test ends, or stop is called and returns.
 func start(t *testing.T, s *server, a agents, change ...func(*worker.Config)) (stop func()) {
 	t.Helper()
-	c := worker.Config{ID: "w1", Server: s, Executors: a, Capacity: 4, Log: slog.New(slog.DiscardHandler)}
+	c := worker.Config{ID: "w1", Server: s, Executors: a, Capacity: 4, Grace: 20 * time.Second, Log: slog.New(slog.DiscardHandler)}
 	for _, f := range change {
 		f(&c)
 	}

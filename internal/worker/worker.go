@@ -1,7 +1,6 @@
 package worker
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -39,7 +38,6 @@ type Config struct {
 	// Capacity is how many attempts run at once. Default: 1.
 	Capacity int
 	// Grace is how long attempts may go on once the worker is to stop.
-	// Default: 20 s; negative: not at all.
 	Grace time.Duration
 	Log   *slog.Logger
 	// Version is the program's, for the server's list of workers.
@@ -56,7 +54,6 @@ type Worker struct {
 // New returns a worker. Run starts it.
 func New(c Config) *Worker {
 	c.Capacity = max(c.Capacity, 1)
-	c.Grace = cmp.Or(c.Grace, 20*time.Second)
 	return &Worker{
 		Config: c,
 		held:   newLeases(c.ID, c.Server, c.Log),
@@ -99,7 +96,7 @@ func (w *Worker) Run(ctx context.Context) error {
 
 	patience := time.AfterFunc(w.Grace, func() { stop(errStopped) })
 	defer patience.Stop()
-	lastWord := time.AfterFunc(max(w.Grace, 0)+farewell, func() { abandon(errAbandoned) })
+	lastWord := time.AfterFunc(w.Grace+farewell, func() { abandon(errAbandoned) })
 	defer lastWord.Stop()
 	attempts.Wait()
 	abandon(nil)

@@ -372,7 +372,7 @@ func TestAStoppingWorkerDoesNotWaitForAServerThatIsGone(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newServer(task("a"))
-		stop := start(t, s, agents{"a": untilStopped}, func(c *worker.Config) { c.Grace = -1 })
+		stop := start(t, s, agents{"a": untilStopped}, func(c *worker.Config) { c.Grace = 0 })
 		time.Sleep(time.Second)
 		s.set(func(s *server) { s.dead = true })
 		began := time.Now()
