@@ -42,6 +42,7 @@ func (w *Worker) attempt(talking, working context.Context, l api.Lease) {
 	r := reporter{server: w.Server, lease: held, log: log}
 	began := time.Now()
 	last := w.carryOut(run, leased, l, r, log)
+	w.held.ending(held)
 	if err := r.report(leased, last); err != nil {
 		r.explain(leased, last, err)
 		return

@@ -45,6 +45,7 @@ type lease struct {
 	length        time.Duration
 	end           context.CancelCauseFunc
 	expiry        *time.Timer
+	ending        bool // see leases.ending; its mu guards it
 }
 
 func newLeases(worker string, server Server, log *slog.Logger) *leases {
@@ -72,6 +73,15 @@ func (h *leases) remove(l *lease) {
 	defer h.mu.Unlock()
 	l.expiry.Stop()
 	delete(h.held, l.token)
+}
+
+// ending says that the last report on l is under way. The server ends the lease
+// with it, and a heartbeat may hear so before the answer to the report arrives:
+// from now on that answer alone tells whether the lease was lost.
+func (h *leases) ending(l *lease) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	l.ending = true
 }
 
 // renew keeps the leases until ctx ends, by heartbeats that wait for news. One
@@ -158,9 +168,11 @@ func (h *leases) hear(tokens, lost []string, began time.Time) {
 		switch {
 		case !ok: // its attempt ended meanwhile
 		case slices.Contains(lost, token):
-			l.expiry.Stop()
 			delete(h.held, token)
-			l.end(ErrLeaseLost)
+			if !l.ending {
+				l.expiry.Stop()
+				l.end(ErrLeaseLost)
+			}
 		default:
 			l.expiry.Reset(time.Until(began.Add(l.patience())))
 		}

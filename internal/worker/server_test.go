@@ -33,6 +33,8 @@ type server struct {
 	down       error         // what every call fails with, if not nil
 	dead       bool          // calls get no answer at all
 	slow       time.Duration // of each report
+	slowAnswer time.Duration // of each report, after what it changed
+	cutOff     int           // reports that were given up before their answer
 	slowClaim  time.Duration // of each claim that gets something
 	refusing   func(api.Report) bool
 	registered int
@@ -226,6 +228,18 @@ func (s *server) Report(ctx context.Context, id, token string, r api.Report) err
 		return err
 	}
 	time.Sleep(s.slow)
+	if err := s.take(id, token, r); err != nil {
+		return err
+	}
+	pause(ctx, s.slowAnswer)
+	if ctx.Err() != nil {
+		s.set(func(s *server) { s.cutOff++ })
+	}
+	return ctx.Err()
+}
+
+// take makes the change that a report asks for.
+func (s *server) take(id, token string, r api.Report) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.sweep()

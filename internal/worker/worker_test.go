@@ -219,6 +219,20 @@ func TestAnAttemptWhoseReportIsFencedOffStops(t *testing.T) {
 	})
 }
 
+func TestTheLastReportIsNotTakenForALossOfTheLeaseThatItEnds(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer(task("a"))
+		s.lease = 4 * time.Second // a heartbeat each second
+		s.slowAnswer = 2500 * time.Millisecond
+		start(t, s, agents{"a": lasting(time.Second)})
+		time.Sleep(time.Minute)
+		if got := s.row("task-of-a"); got.Status != api.TaskCompleted || s.count(&s.cutOff) > 0 {
+			t.Errorf("the task is %s, %d reports were cut off", got.Status, s.count(&s.cutOff))
+		}
+	})
+}
+
 func TestLeasesAreKeptForAsLongAsTheAgentWorks(t *testing.T) {
 	t.Parallel()
 	for _, lease := range []time.Duration{5 * time.Second, 30 * time.Second} {
