@@ -106,6 +106,7 @@ type server struct {
 // bus is what stream.Memory and stream.Postgres have in common.
 type bus interface {
 	Publish(...stream.Signal)
+	Deliver(...stream.Signal)
 	Subscribe(func(stream.Signal)) (cancel func())
 }
 
@@ -235,8 +236,8 @@ func (s *server) run(ctx context.Context) error {
 func serveHTTP(ctx context.Context, g *errgroup.Group, l net.Listener, handler http.Handler, log *slog.Logger) {
 	srv := &http.Server{
 		Handler: handler,
-		// No ReadTimeout and no WriteTimeout: both would end streams. Bodies
-		// and stream writes have deadlines of their own.
+		// No ReadTimeout and no WriteTimeout: both would end streams. The
+		// handler sets deadlines for each request.
 		ReadHeaderTimeout: 5 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    32 << 10,

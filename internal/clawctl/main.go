@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -174,13 +175,11 @@ func (c *choice) String() string { return c.value }
 func (c *choice) Type() string   { return "name" }
 
 func (c *choice) Set(value string) error {
-	for _, known := range c.of {
-		if value == known {
-			c.value = value
-			return nil
-		}
+	if !slices.Contains(c.of, value) {
+		return fmt.Errorf("want %s", strings.Join(c.of, ", "))
 	}
-	return fmt.Errorf("want %s", strings.Join(c.of, ", "))
+	c.value = value
+	return nil
 }
 
 // completeFlag offers values for a flag to the shell.

@@ -197,10 +197,10 @@ func parseLabels(pairs []string) (map[string]string, error) {
 }
 
 // parseTime reads a time, or a duration that counts from now: forward with
-// direction 1, back with -1.
-func (c *cli) parseTime(text string, direction time.Duration) (time.Time, error) {
+// sign 1, back with -1.
+func (c *cli) parseTime(text string, sign int) (time.Time, error) {
 	if d, err := time.ParseDuration(text); err == nil && d >= 0 {
-		return c.now().Add(direction * d).UTC(), nil
+		return c.now().Add(time.Duration(sign) * d).UTC(), nil
 	}
 	if t, err := time.Parse(time.RFC3339, text); err == nil {
 		return t.UTC(), nil

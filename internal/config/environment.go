@@ -142,8 +142,7 @@ func (s *Secret) readFile(filename string) error {
 }
 
 func withoutPath(err error) error {
-	var at *fs.PathError
-	if errors.As(err, &at) {
+	if at, ok := errors.AsType[*fs.PathError](err); ok {
 		return at.Err
 	}
 	return err

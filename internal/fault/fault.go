@@ -73,8 +73,11 @@ func Wrap(cause error, code Code, format string, args ...any) error {
 	return &Error{Code: code, Message: fmt.Sprintf(format, args...), cause: cause}
 }
 
-// InvalidFields returns an Invalid fault that names every faulty field, or nil
-// if there is none.
+// MaxFields bounds how many faulty fields one fault names.
+const MaxFields = 100
+
+// InvalidFields returns an Invalid fault that names every faulty field, or the
+// first hundred, or nil if there is none.
 func InvalidFields(fields []Field) error {
 	if len(fields) == 0 {
 		return nil
@@ -83,7 +86,7 @@ func InvalidFields(fields []Field) error {
 	if more := len(fields) - 1; more > 0 {
 		message = fmt.Sprintf("%s (and %d more)", message, more)
 	}
-	return &Error{Code: Invalid, Message: message, Fields: fields}
+	return &Error{Code: Invalid, Message: message, Fields: fields[:min(len(fields), MaxFields)]}
 }
 
 // CodeOf returns the code of the first fault in err's chain, or "" if there is

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,8 +10,12 @@ import (
 	"unicode/utf8"
 )
 
-// maxDepth is how deep arrays and objects may nest in a body.
-const maxDepth = 64
+// The bounds of a body's structure: how deep arrays and objects may nest, and
+// how many values there may be.
+const (
+	maxDepth  = 64
+	maxValues = 100_000
+)
 
 // decodeJSON is json.Unmarshal for bodies from strangers: it refuses what
 // encoding/json would silently mend (broken UTF-8) and what PostgreSQL cannot
@@ -21,7 +26,7 @@ func decodeJSON(data []byte, v any) error {
 	}
 	if err := json.Unmarshal(data, v); err != nil {
 		if mismatch, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-			return fmt.Errorf("%s must not be a %s", mismatch.Field, mismatch.Value)
+			return fmt.Errorf("%s must not be a %s", cmp.Or(mismatch.Field, "a value"), mismatch.Value)
 		}
 		return err
 	}
@@ -41,7 +46,7 @@ func scanJSON(data []byte) error {
 	if bytes.IndexByte(data, 0) >= 0 {
 		return errors.New("must not contain U+0000")
 	}
-	depth, inString := 0, false
+	depth, values, inString := 0, 1, false
 	for i := 0; i < len(data); i++ {
 		c := data[i]
 		switch {
@@ -59,6 +64,10 @@ func scanJSON(data []byte) error {
 			}
 		case c == '}' || c == ']':
 			depth--
+		case c == ',':
+			if values++; values > maxValues {
+				return fmt.Errorf("must not hold more than %d values", maxValues)
+			}
 		}
 	}
 	return nil

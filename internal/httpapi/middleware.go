@@ -23,37 +23,86 @@ import (
 type contextKey int
 
 const (
-	requestIDKey contextKey = iota
+	requestKey contextKey = iota
 	callerKey
 )
 
+// request is what goes along with each request.
+type request struct {
+	id string
+	// stream, if a handler sets it, sends the answer once the handler has
+	// returned. Thousands of streams wait at the same time, and within a
+	// handler each would keep its deep stack.
+	stream func(http.ResponseWriter, *http.Request)
+}
+
+func requestOf(ctx context.Context) *request {
+	r, _ := ctx.Value(requestKey).(*request)
+	return r
+}
+
 // RequestID returns the id of the request that ctx belongs to, or "".
 func RequestID(ctx context.Context) string {
-	id, _ := ctx.Value(requestIDKey).(string)
-	return id
+	if r := requestOf(ctx); r != nil {
+		return r.id
+	}
+	return ""
 }
 
 var requestIDForm = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 
-// withRequestID names each request, by the name that a proxy before us has
-// given it if that is harmless.
-func withRequestID(next http.Handler) http.Handler {
+// admit gives each answer the headers that suit all, and keeps out what no route
+// is to see.
+func (s *Server) admit(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		id := r.Header.Get("X-Request-Id")
-		if !requestIDForm.MatchString(id) {
-			var b [8]byte
-			_, _ = rand.Read(b[:]) // never fails
-			id = hex.EncodeToString(b[:])
+		setSecurityHeaders(w.Header())
+		p := unprintable(r)
+		if p == nil && s.access.Anonymous.UserID != "" {
+			p = foreign(r)
 		}
-		w.Header().Set("X-Request-Id", id)
-		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), requestIDKey, id)))
+		if p != nil {
+			writeProblem(w, r, p)
+			return
+		}
+		next.ServeHTTP(w, r)
 	})
 }
 
-// observe logs and measures each request and answers for handlers that panic.
+// named gives the request an id: the name that a proxy before us has given it
+// if that is harmless.
+func named(w http.ResponseWriter, r *http.Request) *http.Request {
+	id := r.Header.Get("X-Request-Id")
+	if !requestIDForm.MatchString(id) {
+		id = newRequestID()
+	}
+	w.Header().Set("X-Request-Id", id)
+	return r.WithContext(context.WithValue(r.Context(), requestKey, &request{id: id}))
+}
+
+func newRequestID() string {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
+
+const (
+	// readTimeout is how long a request may take to arrive.
+	readTimeout = 30 * time.Second
+	// answerTimeout is how long it may take until the client has its answer,
+	// for which invokeAgent may wait a minute.
+	answerTimeout = 90 * time.Second
+)
+
+// observe names, bounds, logs and measures each request and answers for handlers
+// that panic.
 func (s *Server) observe(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
+		r = named(w, r)
+		// Streams replace these by their own; recorders in tests have none.
+		deadline := http.NewResponseController(w)
+		_ = deadline.SetReadDeadline(start.Add(readTimeout))
+		_ = deadline.SetWriteDeadline(start.Add(answerTimeout))
 		ww := middleware.NewWrapResponseWriter(w, r.ProtoMajor)
 		defer func() {
 			if p := recover(); p != nil {
@@ -73,59 +122,52 @@ func (s *Server) observe(next http.Handler) http.Handler {
 				slog.Int("bytes", ww.BytesWritten()), slog.Duration("took", time.Since(start)), slog.String("from", r.RemoteAddr))
 		}()
 		next.ServeHTTP(ww, r)
-	})
-}
-
-// securityHeaders are those that suit every answer of an API.
-func securityHeaders(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h := w.Header()
-		h.Set("X-Content-Type-Options", "nosniff")
-		h.Set("X-Frame-Options", "DENY")
-		h.Set("Referrer-Policy", "no-referrer")
-		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
-		h.Set("Cache-Control", "no-store")
-		next.ServeHTTP(w, r)
-	})
-}
-
-// refuseUnprintableURLs keeps NUL and broken UTF-8 from the database, which
-// would refuse them with an error of its own.
-func refuseUnprintableURLs(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		query, err := url.QueryUnescape(r.URL.RawQuery)
-		if err != nil || !printable(query) || !printable(r.URL.Path) {
-			writeProblem(w, r, newProblem(http.StatusBadRequest, "", "the URL must be valid UTF-8 without U+0000"))
-			return
+		if stream := requestOf(r.Context()).stream; stream != nil {
+			stream(ww, r)
 		}
-		next.ServeHTTP(w, r)
 	})
+}
+
+// setSecurityHeaders sets those that suit every answer of an API.
+func setSecurityHeaders(h http.Header) {
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("X-Frame-Options", "DENY")
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+	h.Set("Cache-Control", "no-store")
+}
+
+// unprintable keeps NUL and broken UTF-8 from the database, which would refuse
+// them with an error of its own.
+func unprintable(r *http.Request) *Problem {
+	query, err := url.QueryUnescape(r.URL.RawQuery)
+	if err != nil || !printable(query) || !printable(r.URL.Path) {
+		return newProblem(http.StatusBadRequest, "", "the URL must be valid UTF-8 without U+0000")
+	}
+	return nil
 }
 
 func printable(s string) bool { return utf8.ValidString(s) && !strings.Contains(s, "\x00") }
 
-// guardLoopback is for servers that ask for no credential: only requests that
-// are meant for this machine's own address are served, and none that another
-// site's page sends (DNS rebinding, cross-site requests).
-func guardLoopback(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !loopbackHost(r.Host) {
-			writeProblem(w, r, newProblem(http.StatusForbidden, "forbidden-host",
-				"this server asks for no credential and so answers to loopback names only"))
-			return
-		}
-		origin := r.Header.Get("Origin")
-		site := r.Header.Get("Sec-Fetch-Site")
-		// A link that the user follows is a cross-site navigation without an
-		// Origin; it can read, in a window of its own, but not change anything.
-		navigation := r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Method == http.MethodGet && origin == ""
-		if origin != "" && origin != "http://"+r.Host || (site == "cross-site" || site == "same-site") && !navigation {
-			writeProblem(w, r, newProblem(http.StatusForbidden, "forbidden-origin",
-				"this server asks for no credential and so serves no page of another origin"))
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
+// foreign returns why a request does not come from this machine's own programs
+// and pages, or nil. It is for servers that ask for no credential: only requests
+// that are meant for this machine's own address are served, and none that
+// another site's page sends (DNS rebinding, cross-site requests).
+func foreign(r *http.Request) *Problem {
+	if !loopbackHost(r.Host) {
+		return newProblem(http.StatusForbidden, "forbidden-host",
+			"this server asks for no credential and so answers to loopback names only")
+	}
+	origin := r.Header.Get("Origin")
+	site := r.Header.Get("Sec-Fetch-Site")
+	// A link that the user follows is a cross-site navigation without an
+	// Origin; it can read, in a window of its own, but not change anything.
+	navigation := r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Method == http.MethodGet && origin == ""
+	if origin != "" && origin != "http://"+r.Host || (site == "cross-site" || site == "same-site") && !navigation {
+		return newProblem(http.StatusForbidden, "forbidden-origin",
+			"this server asks for no credential and so serves no page of another origin")
+	}
+	return nil
 }
 
 func loopbackHost(hostport string) bool {

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -20,10 +21,14 @@ type operation struct {
 	tag        string
 	summary    string
 	detail     string
-	status     int   // of success; default 200
-	errors     []int // besides those that every operation can answer with
+	status     int           // of success; default 200
+	wait       time.Duration // how long it may wait for a task, besides its work
+	errors     []int         // besides those that every operation can answer with
 	responses  map[string]*huma.Response
 }
+
+// workTimeout bounds the work for a request. It ends before streams begin.
+const workTimeout = 10 * time.Second
 
 // maxBody is the largest body that is read. huma refuses a body of exactly its
 // limit.
@@ -57,6 +62,8 @@ func handle[I, O any](s *Server, op operation, h func(context.Context, policy.Ca
 		Metadata:   map[string]any{permissionOf: op.permission},
 		Extensions: map[string]any{"x-permission": string(op.permission)},
 	}, func(ctx context.Context, in *I) (*O, error) {
+		ctx, cancel := context.WithTimeout(ctx, workTimeout+op.wait)
+		defer cancel()
 		out, err := h(ctx, callerOf(ctx), in)
 		if err != nil {
 			return nil, problemOf(ctx, s.log, err)

@@ -94,6 +94,9 @@ func problemOf(ctx context.Context, log *slog.Logger, err error) *Problem {
 		if p.Status >= 500 {
 			log.WarnContext(ctx, "request not served", "error", err)
 		}
+	case errors.Is(err, context.DeadlineExceeded):
+		log.WarnContext(ctx, "request not served in time", "error", err)
+		p = newProblem(http.StatusServiceUnavailable, string(fault.Unavailable), "the database did not answer in time")
 	case ctx.Err() != nil:
 		// The client has gone, or the server is stopping; nobody reads this.
 		p = newProblem(http.StatusServiceUnavailable, string(fault.Unavailable), "the request was abandoned")
@@ -127,12 +130,13 @@ func init() {
 		return humaProblem(RequestID(r.Context()), status, message, errs)
 	}
 	huma.DefaultArrayNullable = false
+	huma.ValidateStrictCasing = true
 }
 
 func humaProblem(requestID string, status int, message string, errs []error) *Problem {
 	p := newProblem(status, "", message)
 	p.RequestID = requestID
-	for _, err := range errs {
+	for _, err := range errs[:min(len(errs), fault.MaxFields)] {
 		if d, ok := err.(huma.ErrorDetailer); ok {
 			detail := d.ErrorDetail()
 			p.Errors = append(p.Errors, api.ProblemField{Location: detail.Location, Message: detail.Message})

@@ -5,8 +5,6 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/google/uuid"
-
 	"github.com/coderclaw/runtime/api"
 	"github.com/coderclaw/runtime/internal/fault"
 	"github.com/coderclaw/runtime/internal/policy"
@@ -66,7 +64,7 @@ func (s *Server) registerRegistry() {
 		errors: []int{http.StatusNotFound, http.StatusConflict, http.StatusUnprocessableEntity},
 	}, s.deleteAgent)
 	handle(s, operation{
-		id: "invokeAgent", method: http.MethodPost, path: "/v1/agents/{id}/invoke", permission: policy.AgentInvoke, tag: "Registry",
+		id: "invokeAgent", method: http.MethodPost, path: "/v1/agents/{id}/invoke", permission: policy.AgentInvoke, tag: "Registry", wait: maxWait,
 		summary: "Submit a task to an agent and, if asked to, wait for it", status: http.StatusCreated,
 		detail: "Answers 200 with the finished task if it ends within wait, else 201 with the task as it is.",
 		errors: []int{http.StatusNotFound, http.StatusConflict, http.StatusUnprocessableEntity},
@@ -150,9 +148,7 @@ func (s *Server) invokeAgent(ctx context.Context, c policy.Caller, in *struct {
 		return nil, err
 	}
 	if wait > 0 {
-		if t, err = s.awaitEnd(ctx, c, t.ID, wait); err != nil {
-			return nil, err
-		}
+		t = s.awaitEnd(ctx, c, t, wait)
 	}
 	out := &submittedOutput{Status: http.StatusCreated, Location: "/v1/tasks/" + t.ID.String(), Body: WireTask(t)}
 	if t.Status.Terminal() {
@@ -175,25 +171,30 @@ func (in *WaitInput) duration() (time.Duration, error) {
 	return d, nil
 }
 
-// awaitEnd returns the task when it has ended, or as it is after wait.
-func (s *Server) awaitEnd(ctx context.Context, c policy.Caller, id uuid.UUID, wait time.Duration) (task.Task, error) {
-	f := s.taskHub.Follow(id.String(), stream.Cursor{})
+// awaitEnd returns the task when it has ended, or as it was last seen after
+// wait: it is submitted, whatever happens meanwhile.
+func (s *Server) awaitEnd(ctx context.Context, c policy.Caller, t task.Task, wait time.Duration) task.Task {
+	f := s.taskHub.Follow(t.ID.String(), stream.Cursor{Pos: t.LastSeq})
 	defer f.Close()
 	timeout := time.NewTimer(wait)
 	defer timeout.Stop()
 	for {
-		t, err := s.tasks.Get(ctx, c, id)
-		if err != nil || t.Status.Terminal() {
-			return t, err
+		now, err := s.tasks.Get(ctx, c, t.ID)
+		if err != nil {
+			s.log.WarnContext(ctx, "a submitted task cannot be waited for", "task", t.ID, "error", err)
+			return t
+		}
+		if t = now; t.Status.Terminal() {
+			return t
 		}
 		select {
 		case <-f.Wake():
 		case <-timeout.C:
-			return t, nil
+			return t
 		case <-s.stopping:
-			return t, nil
+			return t
 		case <-ctx.Done():
-			return t, ctx.Err()
+			return t
 		}
 	}
 }

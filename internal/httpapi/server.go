@@ -80,12 +80,14 @@ func New(o Options) (*Server, error) {
 		}
 	})
 
-	s.router.Use(withRequestID, s.observe, securityHeaders, refuseUnprintableURLs)
-	if s.access.Anonymous.UserID != "" {
-		s.router.Use(guardLoopback)
-	}
+	s.router.Use(s.observe, s.admit)
 	s.router.NotFound(s.notFound)
 	s.router.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
+		for _, m := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
+			if s.router.Match(chi.NewRouteContext(), m, r.URL.Path) {
+				w.Header().Add("Allow", m)
+			}
+		}
 		writeProblem(w, r, newProblem(http.StatusMethodNotAllowed, "", r.Method+" is not served here"))
 	})
 	s.api = humachi.New(s.router, newConfig())

@@ -64,6 +64,7 @@ type options struct {
 
 type bus interface {
 	Publish(...stream.Signal)
+	Deliver(...stream.Signal)
 	Subscribe(func(stream.Signal)) (cancel func())
 }
 

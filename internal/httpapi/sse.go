@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -26,9 +27,13 @@ const (
 type followArgs[E any] struct {
 	hub   *stream.Hub[E]
 	key   string
-	after stream.Cursor
-	head  []byte // sent first
-	ended bool   // nothing follows the head
+	after stream.Cursor // what the client has seen
+	end   stream.Cursor // of the log, as seen just now
+	head  []byte        // sent first
+	ended bool          // nothing follows the head
+	// place, if not nil, writes a cursor as the id that a client may resume
+	// after without having seen an event there.
+	place func(stream.Cursor) string
 	// emit returns an entry's text, nil to leave it out, and whether it is the
 	// last one.
 	emit func(E) (text []byte, last bool)
@@ -36,68 +41,123 @@ type followArgs[E any] struct {
 
 // follow sends a stream until it is complete, the client leaves or is too slow,
 // or the server stops.
-func follow[E any](s *Server, r *http.Request, w http.ResponseWriter, a followArgs[E]) {
+//
+// Thousands of goroutines wait in here. Whatever is needed only at times is in
+// a method of its own, so that their stacks stay small.
+func follow[E any](s *Server, r *http.Request, w http.ResponseWriter, a *followArgs[E]) {
 	s.metrics.streams.Inc()
 	defer s.metrics.streams.Dec()
-	f := a.hub.Follow(a.key, a.after)
-	defer f.Close()
-
-	out := http.NewResponseController(w)
-	send := func(text []byte) bool {
-		if err := out.SetWriteDeadline(time.Now().Add(s.writeTimeout)); err != nil {
-			return false
-		}
-		if _, err := w.Write(text); err != nil {
-			return false
-		}
-		return out.Flush() == nil
-	}
-	h := w.Header()
-	h.Set("Content-Type", "text/event-stream; charset=utf-8")
-	h.Set("Cache-Control", "no-store")
-	h.Set("X-Accel-Buffering", "no") // nginx would hold events back
-	w.WriteHeader(http.StatusOK)
-	if !send(append(fmt.Appendf(nil, "retry: %d\n\n", reconnectAfter.Milliseconds()), a.head...)) || a.ended {
+	out := &sseWriter{w: w, c: http.NewResponseController(w), timeout: s.writeTimeout}
+	if !out.begin(a.head) || a.ended {
 		return
 	}
+	a.head = nil
+	p := passage[E]{followArgs: a, out: out, follower: a.hub.Follow(a.key, a.end)}
+	defer p.follower.Close()
 	quiet := time.NewTicker(beat)
 	defer quiet.Stop()
-	cursor := a.after
+	for p.pass(r.Context(), s, quiet.C) {
+		select {
+		case <-p.follower.Wake():
+			continue // what is sent now is sign of life enough, or the next beat is
+		case <-quiet.C:
+			if p.beat() {
+				continue
+			}
+		case <-r.Context().Done():
+		case <-s.stopping:
+			out.farewell()
+		}
+		return
+	}
+}
+
+// passage is a stream on its way.
+type passage[E any] struct {
+	*followArgs[E]
+	out      *sseWriter
+	follower *stream.Follower[E]
+}
+
+// pass sends what there is. It reports whether more can follow.
+func (p *passage[E]) pass(ctx context.Context, s *Server, quiet <-chan time.Time) bool {
 	for {
-		items, err := f.After(r.Context(), cursor)
+		select { // there may be much to send, or to leave out
+		case <-s.stopping:
+			p.out.farewell()
+			return false
+		case <-quiet:
+			if !p.beat() {
+				return false
+			}
+		default:
+		}
+		items, err := p.follower.After(ctx, p.after)
 		if err != nil {
 			// The database is away: the client comes back with its place.
-			s.log.WarnContext(r.Context(), "stream interrupted", "error", err)
-			return
+			s.log.WarnContext(ctx, "stream interrupted", "error", err)
+			return false
+		}
+		if len(items) == 0 {
+			return true
 		}
 		var text []byte
 		for i, it := range items {
-			t, last := a.emit(it.Entry)
-			text, cursor = append(text, t...), it.Cursor
+			t, last := p.emit(it.Entry)
+			text, p.after = append(text, t...), it.Cursor
 			if len(text) > maxWrite || len(text) > 0 && (last || i == len(items)-1) {
-				if !send(text) || last {
-					return
+				if !p.out.send(text) || last {
+					return false
 				}
 				text = text[:0]
-				quiet.Reset(beat)
 			}
-		}
-		if len(items) > 0 {
-			continue
-		}
-		select {
-		case <-f.Wake():
-		case <-quiet.C:
-			if !send([]byte(": beat\n\n")) {
-				return
-			}
-		case <-r.Context().Done():
-			return
-		case <-s.stopping:
-			// Not all at once, or they would all come back at once.
-			wait := reconnectAfter/2 + rand.N(reconnectAfter)
-			send(fmt.Appendf(nil, "retry: %d\n: the server stops\n\n", wait.Milliseconds()))
-			return
 		}
 	}
+}
+
+// beat is a sign of life. Where events may be left out it also says how far
+// the client has come, or a reconnect would go over all of them again.
+func (p *passage[E]) beat() bool {
+	text := ": beat\n\n"
+	if p.place != nil {
+		text = ": beat\nid: " + p.place(p.after) + "\n\n"
+	}
+	return p.out.send([]byte(text))
+}
+
+// sseWriter writes a stream to one client.
+type sseWriter struct {
+	w       http.ResponseWriter
+	c       *http.ResponseController
+	timeout time.Duration
+}
+
+func (o *sseWriter) begin(head []byte) bool {
+	// The request has been read; a deadline for it would end the stream.
+	if err := o.c.SetReadDeadline(time.Time{}); err != nil {
+		return false
+	}
+	h := o.w.Header()
+	h.Set("Content-Type", "text/event-stream; charset=utf-8")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Accel-Buffering", "no") // nginx would hold events back
+	o.w.WriteHeader(http.StatusOK)
+	return o.send(append(fmt.Appendf(nil, "retry: %d\n\n", reconnectAfter.Milliseconds()), head...))
+}
+
+// send writes and flushes the text. It reports whether the client took it in
+// time.
+func (o *sseWriter) send(text []byte) bool {
+	if err := o.c.SetWriteDeadline(time.Now().Add(o.timeout)); err != nil {
+		return false
+	}
+	_, err := o.w.Write(text)
+	return err == nil && o.c.Flush() == nil
+}
+
+// farewell asks the client to come back: not all at once, or they would all
+// come back at once.
+func (o *sseWriter) farewell() {
+	wait := reconnectAfter/2 + rand.N(reconnectAfter)
+	o.send(fmt.Appendf(nil, "retry: %d\n: the server stops\n\n", wait.Milliseconds()))
 }

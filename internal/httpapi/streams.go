@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
-	"github.com/danielgtaylor/huma/v2/adapters/humachi"
 	"github.com/google/uuid"
 
 	"github.com/coderclaw/runtime/api"
@@ -23,7 +22,7 @@ import (
 
 // TaskLog is what streams are made from.
 type TaskLog interface {
-	EventsAfter(ctx context.Context, after map[uuid.UUID]int64) (map[uuid.UUID][]task.Event, error)
+	EventsAfter(ctx context.Context, after map[uuid.UUID]int64) (map[uuid.UUID]task.History, error)
 	ReadLog(ctx context.Context, after task.Position) (entries []task.LogEntry, more, unsettled bool, err error)
 	Head(ctx context.Context) (task.Position, error)
 }
@@ -51,15 +50,12 @@ func (s *Server) readTasks(ctx context.Context, after map[string]stream.Cursor) 
 		return nil, err
 	}
 	batches := make(map[string]stream.Batch[frame], len(found))
-	for id, events := range found {
-		b := stream.Batch[frame]{Items: make([]stream.Item[frame], len(events)), More: len(events) == task.ReadLimit}
-		for i, e := range events {
-			b.Items[i] = stream.Item[frame]{
-				Cursor: stream.Cursor{Pos: e.Seq},
-				// Events told in one write with the end all have its status; the
-				// change of status is the last of them.
-				Entry: frame{encodeFrame(strconv.FormatInt(e.Seq, 10), wireEvent(e)), e.Type == task.StatusEvent && e.Status.Terminal()},
-			}
+	for id, history := range found {
+		b := stream.Batch[frame]{Items: make([]stream.Item[frame], len(history.Events)), More: history.More}
+		for i, e := range history.Events {
+			text := encodeFrame(strconv.FormatInt(e.Seq, 10), wireEvent(e))
+			last := e.Type == task.StatusEvent && e.Status.Terminal()
+			b.Items[i] = stream.Item[frame]{Cursor: stream.Cursor{Pos: e.Seq}, Entry: frame{text, last}, Size: len(text)}
 		}
 		batches[id.String()] = b
 	}
@@ -80,10 +76,9 @@ func (s *Server) readLog(ctx context.Context, after map[string]stream.Cursor) (m
 	}
 	b := stream.Batch[logFrame]{Items: make([]stream.Item[logFrame], len(entries)), More: more, Unsettled: unsettled}
 	for i, e := range entries {
-		b.Items[i] = stream.Item[logFrame]{
-			Cursor: stream.Cursor(e.Position),
-			Entry:  logFrame{encodeFrame(formatCursor(e.Position), wireEvent(e.Event)), e},
-		}
+		text := encodeFrame(formatCursor(e.Position), wireEvent(e.Event))
+		e.Message, e.Data = "", nil // they are in the text
+		b.Items[i] = stream.Item[logFrame]{Cursor: stream.Cursor(e.Position), Entry: logFrame{text, e}, Size: len(text)}
 	}
 	return map[string]stream.Batch[logFrame]{allTasks: b}, nil
 }
@@ -189,17 +184,14 @@ func (s *Server) streamTask(ctx context.Context, c policy.Caller, in *struct {
 	case from == "":
 		head, after = snapshot(t), t.LastSeq
 	case after > t.LastSeq: // seen in a database that was set back since
-		head = append(encodeFrame("", api.Event{Type: api.EventReset, TaskID: in.ID, Status: api.TaskStatus(t.Status), Timestamp: time.Now().UTC()}), snapshot(t)...)
+		head = append(encodeFrame("", api.Event{Type: api.EventReset, TaskID: t.ID.String(), Status: api.TaskStatus(t.Status), Timestamp: time.Now().UTC()}), snapshot(t)...)
 		after = t.LastSeq
 	}
-	ended := t.Status.Terminal() && after == t.LastSeq
-	return &huma.StreamResponse{Body: func(hc huma.Context) {
-		r, w := humachi.Unwrap(hc)
-		follow(s, r, w, followArgs[frame]{
-			hub: s.taskHub, key: in.ID, after: stream.Cursor{Pos: after}, head: head, ended: ended,
-			emit: func(f frame) (text []byte, last bool) { return f.text, f.last },
-		})
-	}}, nil
+	return streaming(s, &followArgs[frame]{
+		hub: s.taskHub, key: t.ID.String(), after: stream.Cursor{Pos: after}, end: stream.Cursor{Pos: t.LastSeq},
+		head: head, ended: t.Status.Terminal() && after == t.LastSeq,
+		emit: func(f frame) (text []byte, last bool) { return f.text, f.last },
+	}), nil
 }
 
 func snapshot(t task.Task) []byte {
@@ -234,23 +226,28 @@ func (s *Server) streamTasks(ctx context.Context, _ policy.Caller, in *struct {
 			return nil, fault.InvalidFields([]fault.Field{{Path: path, Message: "must be the id of an event of this stream, or 0"}})
 		}
 	}
-	if after.Tx > now.Tx { // a place in a database that was set back since
+	if stream.Cursor(after).Compare(stream.Cursor(now)) > 0 { // a place in a database that was set back since
 		head, after = encodeFrame("", api.Event{Type: api.EventReset, Timestamp: time.Now().UTC()}), now
 	}
 	if from == "" || after == now {
 		// An id without data makes the place known without an event.
 		head = fmt.Appendf(head, "id: %s\n\n", formatCursor(after))
 	}
+	return streaming(s, &followArgs[logFrame]{
+		hub: s.logHub, key: allTasks, after: stream.Cursor(after), end: stream.Cursor(now), head: head,
+		place: func(c stream.Cursor) string { return formatCursor(task.Position(c)) },
+		emit: func(l logFrame) (text []byte, last bool) {
+			if !f.Matches(l.entry) {
+				return nil, false
+			}
+			return l.text, false
+		},
+	}), nil
+}
+
+// streaming is the answer that follows a log.
+func streaming[E any](s *Server, a *followArgs[E]) *huma.StreamResponse {
 	return &huma.StreamResponse{Body: func(hc huma.Context) {
-		r, w := humachi.Unwrap(hc)
-		follow(s, r, w, followArgs[logFrame]{
-			hub: s.logHub, key: allTasks, after: stream.Cursor(after), head: head,
-			emit: func(l logFrame) (text []byte, last bool) {
-				if !f.Matches(l.entry) {
-					return nil, false
-				}
-				return l.text, false
-			},
-		})
-	}}, nil
+		requestOf(hc.Context()).stream = func(w http.ResponseWriter, r *http.Request) { follow(s, r, w, a) }
+	}}
 }

@@ -335,6 +335,49 @@ func TestTwoServersSendTheSameStream(t *testing.T) {
 	}
 }
 
+func TestATaskHasOneStreamHoweverItsIDIsSpelt(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	id := r.manual().ID
+	upper := r.stream("/v1/tasks/" + strings.ToUpper(id) + "/stream?after=0")
+	lower := r.stream("/v1/tasks/" + id + "/stream?after=0")
+	r.patch(id, `{"status":"planning"}`)
+	for want := int64(1); want <= 2; want++ {
+		for _, s := range []*sse{upper, lower} {
+			if m := s.event(); m.data.Seq != want || m.data.TaskID != id {
+				t.Errorf("got %+v, want event %d", m, want)
+			}
+		}
+	}
+}
+
+func TestWhoReplaysAllHoldsNobodyElseUp(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	_, err := r.pool.Exec(t.Context(), `
+		WITH t AS (
+			INSERT INTO tasks (id, status, description, input, agent_id, user_id, dispatch, claimable, created_at, updated_at, last_seq, last_txid)
+			VALUES (gen_random_uuid(), 'pending', 'd', 'i', 'a', 'local', 'manual', false, now(), now(), 50000, pg_current_xact_id()) RETURNING *)
+		INSERT INTO task_events (task_id, seq, txid, created_at, type, status)
+		SELECT id, n, last_txid, created_at, 'log', 'pending' FROM t, generate_series(1, 50000) n`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.stream("/v1/stream?after=0").event()
+	live := r.stream("/v1/stream")
+	if m, ok := live.next(); !ok || m.event != "" {
+		t.Fatalf("a new follower is told its place first, got %+v", m)
+	}
+	id := r.manual().ID
+	for {
+		m := live.event()
+		if m.data.TaskID == id {
+			break
+		}
+		t.Fatalf("the live follower was sent history: %+v", m)
+	}
+}
+
 func TestStreamsEndWhenTheServerStops(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

@@ -22,7 +22,7 @@ type Tasks interface {
 	Submit(ctx context.Context, c policy.Caller, n task.New, key string) (task.Task, error)
 	SubmitBatch(ctx context.Context, c policy.Caller, batch []task.New, key string) ([]task.Task, error)
 	Get(ctx context.Context, c policy.Caller, id uuid.UUID) (task.Task, error)
-	List(ctx context.Context, c policy.Caller, f task.Filter, before uuid.UUID, limit int) ([]task.Task, error)
+	List(ctx context.Context, c policy.Caller, f task.Filter, before uuid.UUID, limit int) (tasks []task.Task, more bool, err error)
 	Update(ctx context.Context, c policy.Caller, id uuid.UUID, p task.Patch) (task.Task, error)
 	Cancel(ctx context.Context, c policy.Caller, id uuid.UUID) (task.Task, error)
 	Events(ctx context.Context, c policy.Caller, id uuid.UUID, after int64, limit int) ([]task.Event, error)
@@ -159,15 +159,13 @@ func (s *Server) listTasks(ctx context.Context, c policy.Caller, in *struct {
 			return nil, badCursor()
 		}
 	}
-	// One more than asked for tells whether there is another page.
-	tasks, err := s.tasks.List(ctx, c, f, before, in.Limit+1)
+	tasks, more, err := s.tasks.List(ctx, c, f, before, in.Limit)
 	if err != nil {
 		return nil, err
 	}
 	list := api.TaskList{}
-	if len(tasks) > in.Limit {
-		tasks = tasks[:in.Limit]
-		last := tasks[in.Limit-1].ID
+	if more {
+		last := tasks[len(tasks)-1].ID
 		list.NextCursor = base64.RawURLEncoding.EncodeToString(last[:])
 	}
 	list.Items = wireTasks(tasks)

@@ -139,7 +139,7 @@ func migrating(ctx context.Context, url string, fsys fs.FS,
 	if err != nil {
 		return err
 	}
-	defer m.Close()
+	defer func() { _, _ = m.Close() }() // the migrations are read from memory, over a connection that stays
 	if err := step(m, all, at); !errors.Is(err, migrate.ErrNoChange) {
 		return Fault(err)
 	}

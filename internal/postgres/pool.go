@@ -61,6 +61,8 @@ func Open(ctx context.Context, url string, opts ...Option) (*pgxpool.Pool, error
 		"statement_timeout":                   "30s",
 		"lock_timeout":                        "10s",
 		"idle_in_transaction_session_timeout": "30s",
+		// No statement here runs long enough to be worth compiling.
+		"jit": "off",
 	})
 	for _, opt := range opts {
 		opt(config)

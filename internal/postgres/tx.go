@@ -32,8 +32,15 @@ const maxRetries = 3
 // An Unavailable fault from a connection lost during the commit leaves open
 // whether it took place.
 func InTx(ctx context.Context, pool *pgxpool.Pool, fn func(tx pgx.Tx) error) error {
+	return Retry(ctx, func() error { return pgx.BeginFunc(ctx, pool, fn) })
+}
+
+// Retry is for a single statement, or a batch, that is a transaction of its
+// own: it runs fn, and again as InTx does, and returns its error through
+// [Fault].
+func Retry(ctx context.Context, fn func() error) error {
 	for retry := 0; ; retry++ {
-		err := pgx.BeginFunc(ctx, pool, fn)
+		err := fn()
 		if retry == maxRetries || !retryable(err) {
 			return Fault(err)
 		}

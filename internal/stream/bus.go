@@ -39,7 +39,10 @@ type Memory struct {
 }
 
 // Publish hands the signals to every subscriber before it returns.
-func (m *Memory) Publish(signals ...Signal) {
+func (m *Memory) Publish(signals ...Signal) { m.Deliver(signals...) }
+
+// Deliver is Publish within this process.
+func (m *Memory) Deliver(signals ...Signal) {
 	m.mu.RLock()
 	subscribers := m.subscribers
 	m.mu.RUnlock()

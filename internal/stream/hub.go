@@ -25,6 +25,7 @@ func (c Cursor) Compare(d Cursor) int {
 type Item[E any] struct {
 	Cursor Cursor
 	Entry  E
+	Size   int // bytes, about
 }
 
 // Batch is what a Source found after one cursor, oldest first.
@@ -57,8 +58,13 @@ type Hub[E any] struct {
 	wake  chan struct{}
 }
 
-// keep bounds the entries that a hub holds of each log for its followers.
-const keep = 256
+// The bounds of what a hub holds of each log for its followers, and of how many
+// logs it reads at once.
+const (
+	keepEntries = 256
+	keepBytes   = 1 << 20
+	maxLogs     = 256
+)
 
 // The bounds of the wait before unsettled entries are looked at again.
 const minUnsettledWait, maxUnsettledWait = 5 * time.Millisecond, 500 * time.Millisecond
@@ -138,11 +144,15 @@ func (h *Hub[E]) Run(ctx context.Context) error {
 		h.mu.Lock()
 		after := make(map[string]Cursor, len(h.dirty))
 		for key := range h.dirty {
+			if len(after) == maxLogs {
+				poke(h.wake)
+				break
+			}
 			if t := h.logs[key]; t != nil {
 				after[key] = t.end()
 			}
+			delete(h.dirty, key)
 		}
-		clear(h.dirty)
 		h.mu.Unlock()
 		if len(after) == 0 {
 			continue
@@ -154,7 +164,10 @@ func (h *Hub[E]) Run(ctx context.Context) error {
 		if err != nil {
 			h.log.WarnContext(ctx, "stream not read", "error", err)
 		}
-		retry := h.deliver(after, batches, err != nil)
+		retry, moved := h.deliver(after, batches, err != nil)
+		if moved {
+			unsettled = 0
+		}
 		if !retry {
 			unsettled, again = 0, nil
 			continue
@@ -165,15 +178,15 @@ func (h *Hub[E]) Run(ctx context.Context) error {
 }
 
 // deliver appends what was read and wakes the followers of logs that grew. It
-// reports whether some logs must be looked at again.
-func (h *Hub[E]) deliver(asked map[string]Cursor, batches map[string]Batch[E], failed bool) (retry bool) {
+// reports whether some logs must be looked at again, and whether any grew.
+func (h *Hub[E]) deliver(asked map[string]Cursor, batches map[string]Batch[E], failed bool) (retry, moved bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if failed {
 		for key := range asked {
 			h.dirty[key] = struct{}{}
 		}
-		return true
+		return true, false
 	}
 	for key, b := range batches {
 		t := h.logs[key]
@@ -193,16 +206,28 @@ func (h *Hub[E]) deliver(asked map[string]Cursor, batches map[string]Batch[E], f
 		if len(b.Items) == 0 {
 			continue
 		}
-		t.items = append(t.items, b.Items...)
-		if over := len(t.items) - keep; over > 0 {
-			t.start = t.items[over-1].Cursor
-			t.items = slices.Clone(t.items[over:]) // lets go of the old entries
-		}
+		moved = true
+		t.append(b.Items)
 		for f := range t.followers {
 			poke(f.wake)
 		}
 	}
-	return retry
+	return retry, moved
+}
+
+// append adds entries and lets go of the oldest beyond the bounds.
+func (t *tail[E]) append(items []Item[E]) {
+	t.items = append(t.items, items...)
+	over, bytes := max(len(t.items)-keepEntries, 0), 0
+	for i := len(t.items) - 1; i >= over; i-- {
+		if bytes += t.items[i].Size; bytes > keepBytes {
+			over = i + 1
+		}
+	}
+	if over > 0 {
+		t.start = t.items[over-1].Cursor
+		t.items = slices.Clone(t.items[over:])
+	}
 }
 
 // Follower is one reader of a log.
@@ -212,15 +237,16 @@ type Follower[E any] struct {
 	wake chan struct{}
 }
 
-// Follow registers a follower that has seen everything up to after. It must be
-// closed. The first look at the log happens at once, so nothing between the
-// caller's own last look and this call is missed.
-func (h *Hub[E]) Follow(key string, after Cursor) *Follower[E] {
+// Follow registers a follower of a log whose end the caller has just seen,
+// wherever in it the follower wants to begin: what is older it reads by itself,
+// so that nobody waits for it. It must be closed. The hub looks at the log at
+// once, so nothing since the caller's look is missed.
+func (h *Hub[E]) Follow(key string, end Cursor) *Follower[E] {
 	f := &Follower[E]{hub: h, key: key, wake: make(chan struct{}, 1)}
 	h.mu.Lock()
 	t := h.logs[key]
 	if t == nil {
-		t = &tail[E]{start: after, followers: map[*Follower[E]]struct{}{}}
+		t = &tail[E]{start: end, followers: map[*Follower[E]]struct{}{}}
 		h.logs[key] = t
 	}
 	t.followers[f] = struct{}{}

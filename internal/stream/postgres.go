@@ -62,6 +62,9 @@ func (p *Postgres) Publish(signals ...Signal) {
 	}
 }
 
+// Deliver tells only the subscribers within the process.
+func (p *Postgres) Deliver(signals ...Signal) { p.local.Deliver(signals...) }
+
 // Subscribe is as in Memory.
 func (p *Postgres) Subscribe(f func(Signal)) (cancel func()) { return p.local.Subscribe(f) }
 

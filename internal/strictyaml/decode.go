@@ -43,8 +43,7 @@ func Decode(filename string, data []byte, maxBytes int, into any) *Document {
 
 func (d *Document) refuseSyntax(err error) {
 	at, message := place{1, 1}, err.Error()
-	var syntax yaml.Error
-	if errors.As(err, &syntax) {
+	if syntax, ok := errors.AsType[yaml.Error](err); ok {
 		message = syntax.GetMessage()
 		if t := syntax.GetToken(); t != nil {
 			at = placeOf(t)
@@ -62,7 +61,7 @@ func (d *Document) value(name string, n ast.Node, v reflect.Value) {
 		d.refuseAt(nodePlace(n), "%s has no value", name)
 		return
 	}
-	if u, ok := v.Addr().Interface().(encoding.TextUnmarshaler); ok {
+	if u, ok := reflect.TypeAssert[encoding.TextUnmarshaler](v.Addr()); ok {
 		d.text(name, n, v, func(s string) error { return u.UnmarshalText([]byte(s)) })
 		return
 	}

@@ -109,8 +109,11 @@ func (s *Service) Report(ctx context.Context, id, lease uuid.UUID, r Report) err
 		id: id, lease: &lease, status: r.Status, progress: clamped(r.Progress), output: r.Output,
 		retryable: r.Retryable, release: r.Release, events: slices.Clone(r.Events),
 	}
-	if r.Release {
+	switch {
+	case r.Release:
 		ch.status, ch.waitingReason = Waiting, ForWorker
+	case r.Status == Waiting:
+		ch.waitingReason = ForInput
 	}
 	switch {
 	case r.Status == Failed:
@@ -239,7 +242,7 @@ WITH before AS (
 ), logged AS (
 	INSERT INTO task_events (task_id, seq, txid, created_at, type, status, message, progress, data)
 	SELECT c.id, c.last_seq - $12 + e.place, c.last_txid, c.updated_at, e.type,
-		CASE e.type WHEN 'status' THEN c.status ELSE c.was END, e.message, e.progress, e.data::json
+		CASE WHEN e.type = 'status' OR $5 = '' THEN c.status ELSE c.was END, e.message, e.progress, e.data::json
 	FROM changed c, unnest($13::text[], $14::text[], $15::int[], $16::text[]) WITH ORDINALITY AS e (type, message, progress, data, place)
 )
 SELECT ` + columns + ` FROM changed t`
@@ -263,28 +266,51 @@ func (s *Service) apply(ctx context.Context, ch change) (Task, error) {
 			data[i] = &d
 		}
 	}
-	batch := &pgx.Batch{}
 	var t Task
-	batch.Queue(changeSQL, ch.id, ch.lease, ch.userID, allowed, ch.status,
-		ch.waitingReason, ch.progress, ch.output, ch.errorText, ch.retryable, ch.release, n,
-		types, messages, progress, data, MaxEvents,
-	).Query(func(rows pgx.Rows) (err error) {
-		t, err = pgx.CollectExactlyOneRow(rows, toTask)
-		return err
-	})
 	var touched []settled
-	if ch.status.Terminal() {
-		queueSettle(batch, []uuid.UUID{ch.id}, &touched)
+	var children []cancelled
+	// A batch is one round trip and one transaction. Only a cancelled task takes
+	// others along and needs more.
+	send := func(send func(*pgx.Batch) pgx.BatchResults) error {
+		touched = nil
+		batch := &pgx.Batch{}
+		batch.Queue(changeSQL, ch.id, ch.lease, ch.userID, allowed, ch.status,
+			ch.waitingReason, ch.progress, ch.output, ch.errorText, ch.retryable, ch.release, n,
+			types, messages, progress, data, MaxEvents,
+		).Query(func(rows pgx.Rows) (err error) {
+			t, err = pgx.CollectExactlyOneRow(rows, toTask)
+			return err
+		})
+		if ch.status.Terminal() && ch.status != Cancelled {
+			queueSettle(batch, []uuid.UUID{ch.id}, &touched)
+		}
+		return send(batch).Close()
 	}
-	// A batch is one round trip and one transaction.
-	err := s.pool.SendBatch(ctx, batch).Close()
+	var err error
+	if ch.status == Cancelled {
+		err = postgres.InTx(ctx, s.pool, func(tx pgx.Tx) (err error) {
+			if err = send(func(b *pgx.Batch) pgx.BatchResults { return tx.SendBatch(ctx, b) }); err != nil {
+				return err
+			}
+			children, touched, err = endTree(ctx, tx, ch.id)
+			return err
+		})
+	} else {
+		err = postgres.Retry(ctx, func() error {
+			return send(func(b *pgx.Batch) pgx.BatchResults { return s.pool.SendBatch(ctx, b) })
+		})
+	}
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Task{}, s.explain(ctx, ch)
 	}
 	if err != nil {
-		return Task{}, postgres.Fault(fmt.Errorf("change task %s: %w", ch.id, err))
+		return Task{}, fmt.Errorf("change task %s: %w", ch.id, err)
 	}
 	s.announceChanged(ch.id)
+	s.announceCancelled(children)
+	if t.WaitingReason == ForRetry {
+		poke(s.sweepSoon)
+	}
 	if ch.release {
 		s.bus.Publish(stream.Signal{Topic: stream.WorkReady})
 	}

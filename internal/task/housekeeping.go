@@ -19,7 +19,7 @@ const (
 	// lookInterval bounds how late a change is noticed whose signal was lost.
 	lookInterval = 2 * time.Second
 	// tidyInterval is how often partitions and leftovers are looked after.
-	tidyInterval = time.Hour
+	tidyInterval = 10 * time.Minute
 )
 
 // Prepare makes the database ready for this process: the order of events after
@@ -40,9 +40,9 @@ func (s *Service) Prepare(ctx context.Context) error {
 // again.
 func (s *Service) Run(ctx context.Context) error {
 	sweep := time.NewTimer(0)
-	hourly := time.NewTicker(tidyInterval)
+	tidy := time.NewTicker(tidyInterval)
 	defer sweep.Stop()
-	defer hourly.Stop()
+	defer tidy.Stop()
 	var look <-chan time.Time
 	var seen uint64
 	if s.shared {
@@ -60,9 +60,11 @@ func (s *Service) Run(ctx context.Context) error {
 			var wait time.Duration
 			wait, err = s.sweep(ctx)
 			sweep.Reset(wait)
+		case <-s.sweepSoon:
+			sweep.Reset(0)
 		case <-look:
 			seen, err = s.look(ctx, seen)
-		case <-hourly.C:
+		case <-tidy.C:
 			err = errors.Join(s.ensurePartitions(ctx), s.settleLeftovers(ctx))
 		}
 		if err != nil && ctx.Err() == nil {
@@ -76,7 +78,8 @@ func (s *Service) Run(ctx context.Context) error {
 func (s *Service) sweep(ctx context.Context) (time.Duration, error) {
 	var due int
 	var next *float64
-	err := s.pool.QueryRow(ctx, `
+	err := postgres.Retry(ctx, func() error {
+		return s.pool.QueryRow(ctx, `
 		WITH due AS (
 			UPDATE tasks SET claimable = true
 			WHERE NOT claimable AND dispatch = 'auto' AND blocked_by = 0
@@ -87,8 +90,9 @@ func (s *Service) sweep(ctx context.Context) (time.Duration, error) {
 			(SELECT extract(epoch FROM min(run_after) - clock_timestamp())::float8 FROM tasks
 			WHERE NOT claimable AND dispatch = 'auto' AND blocked_by = 0
 				AND (status = 'pending' OR waiting_reason = 'retry') AND run_after > clock_timestamp())`).Scan(&due, &next)
+	})
 	if err != nil {
-		return sweepInterval, postgres.Fault(fmt.Errorf("offer tasks whose time has come: %w", err))
+		return sweepInterval, fmt.Errorf("offer tasks whose time has come: %w", err)
 	}
 	if due > 0 {
 		s.bus.Publish(stream.Signal{Topic: stream.WorkReady})
@@ -100,7 +104,7 @@ func (s *Service) sweep(ctx context.Context) (time.Duration, error) {
 	return wait, s.loseLeases(ctx, expireSQL, maxLeasesLost)
 }
 
-// look signals the tasks that changed since the transaction that was the
+// look tells this process of the tasks that changed since the transaction that was the
 // oldest one running at the last look. It makes up for signals that were lost,
 // with their sender or on the way.
 func (s *Service) look(ctx context.Context, since uint64) (now uint64, err error) {
@@ -115,8 +119,10 @@ func (s *Service) look(ctx context.Context, since uint64) (now uint64, err error
 		return since, postgres.Fault(fmt.Errorf("look for changes: %w", err))
 	}
 	if len(changed) > 0 {
-		s.announceChanged(changed...)
-		s.bus.Publish(stream.Signal{Topic: stream.WorkReady})
+		s.bus.Deliver(stream.Signal{Topic: stream.WorkReady})
+		for _, id := range changed {
+			s.bus.Deliver(stream.Signal{Topic: stream.TaskChanged, ID: id.String()})
+		}
 	}
 	return now, nil
 }

@@ -73,7 +73,7 @@ func (n *New) faults(at string) []fault.Field {
 	if n.MaxAttempts < 1 || n.MaxAttempts > MaxAttempts {
 		bad("maxAttempts", "must be between 1 and %d", MaxAttempts)
 	}
-	if n.RunAfter != nil && (n.RunAfter.Year() < 1970 || n.RunAfter.Year() > 9999) {
+	if n.RunAfter != nil && (n.RunAfter.UTC().Year() < 1970 || n.RunAfter.UTC().Year() > 9999) {
 		bad("runAfter", "must be a time between 1970 and 9999")
 	}
 	if len(n.DependsOn) > MaxDependencies {

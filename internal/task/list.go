@@ -68,11 +68,15 @@ func (s *Service) get(ctx context.Context, id uuid.UUID) (Task, error) {
 	return t, nil
 }
 
+// maxListBytes bounds what one page holds of inputs, outputs and metadata.
+const maxListBytes = 8 << 20
+
 // List returns up to limit tasks that the filter selects, newest first, that
-// are older than the one with the id before; uuid.Max begins.
-func (s *Service) List(ctx context.Context, _ policy.Caller, f Filter, before uuid.UUID, limit int) ([]Task, error) {
+// are older than the one with the id before; uuid.Max begins. Where tasks are
+// large it returns fewer. more says that there are further ones.
+func (s *Service) List(ctx context.Context, _ policy.Caller, f Filter, before uuid.UUID, limit int) (tasks []Task, more bool, err error) {
 	where := []string{"t.id < @before"}
-	args := pgx.NamedArgs{"before": before, "limit": limit}
+	args := pgx.NamedArgs{"before": before, "limit": limit + 1}
 	add := func(condition, name string, value any) {
 		where = append(where, condition)
 		args[name] = value
@@ -95,7 +99,7 @@ func (s *Service) List(ctx context.Context, _ policy.Caller, f Filter, before uu
 	if len(f.Labels) > 0 {
 		labels, err := json.Marshal(f.Labels)
 		if err != nil {
-			return nil, fmt.Errorf("encode labels: %w", err)
+			return nil, false, fmt.Errorf("encode labels: %w", err)
 		}
 		add("t.labels @> @labels::jsonb AND t.labels <> '{}'", "labels", string(labels))
 	}
@@ -109,11 +113,22 @@ func (s *Service) List(ctx context.Context, _ policy.Caller, f Filter, before uu
 	rows, err := s.pool.Query(ctx, `SELECT `+columns+` FROM tasks t
 		WHERE `+strings.Join(where, " AND ")+` ORDER BY t.id DESC LIMIT @limit`, args)
 	if err != nil {
-		return nil, postgres.Fault(fmt.Errorf("list tasks: %w", err))
+		return nil, false, postgres.Fault(fmt.Errorf("list tasks: %w", err))
 	}
-	tasks, err := pgx.CollectRows(rows, toTask)
-	if err != nil {
-		return nil, postgres.Fault(fmt.Errorf("list tasks: %w", err))
+	defer rows.Close()
+	for bytes := 0; rows.Next(); {
+		if len(tasks) == limit || bytes > maxListBytes {
+			return tasks, true, nil
+		}
+		t, err := toTask(rows)
+		if err != nil {
+			return nil, false, fmt.Errorf("list tasks: %w", err)
+		}
+		tasks = append(tasks, t)
+		bytes += len(t.Input) + len(t.Output) + len(t.Error) + len(t.Metadata)
 	}
-	return tasks, nil
+	if err := rows.Err(); err != nil {
+		return nil, false, postgres.Fault(fmt.Errorf("list tasks: %w", err))
+	}
+	return tasks, false, nil
 }

@@ -12,8 +12,13 @@ import (
 	"github.com/coderclaw/runtime/internal/postgres"
 )
 
-// ReadLimit bounds what is read of one log at a time.
-const ReadLimit = 500
+// The bounds of what is read of one log at a time.
+const (
+	readLimit = 500
+	readBytes = 1 << 20
+	// largestEvent is more than an event can take, in readBytes' terms.
+	largestEvent = MaxMessageBytes + MaxDataBytes + 1024
+)
 
 // Events returns up to limit events of the task, oldest first, that come after
 // the one with the number after. It returns NotFound if there is no such task.
@@ -35,28 +40,47 @@ func (s *Service) Events(ctx context.Context, _ policy.Caller, id uuid.UUID, aft
 	return events, nil
 }
 
-// EventsAfter returns, for several tasks at once, up to 500 events each that
-// come after the given number, oldest first.
-func (s *Service) EventsAfter(ctx context.Context, after map[uuid.UUID]int64) (map[uuid.UUID][]Event, error) {
+// History is a part of a task's history, oldest first.
+type History struct {
+	Events []Event
+	More   bool // there are later ones
+}
+
+// withinBytes numbers the rows of an ordered event query by the bytes before
+// them, so that what is read at once is bounded in memory too.
+const withinBytes = `sum(octet_length(message) + coalesce(octet_length(data::text), 0) + 128) OVER `
+
+// EventsAfter returns, for several tasks at once, events that come after the
+// given number: of each up to 500, or about a megabyte.
+func (s *Service) EventsAfter(ctx context.Context, after map[uuid.UUID]int64) (map[uuid.UUID]History, error) {
+	type row struct {
+		Event
+		Bytes int64
+	}
 	ids, seqs := make([]uuid.UUID, 0, len(after)), make([]int64, 0, len(after))
 	for id, seq := range after {
 		ids, seqs = append(ids, id), append(seqs, seq)
 	}
-	rows, err := s.pool.Query(ctx, `SELECT `+eventColumns+`
+	rows, err := s.pool.Query(ctx, `SELECT `+eventColumns+`, e.bytes
 		FROM unnest($1::uuid[], $2::bigint[]) AS w (id, after)
 		CROSS JOIN LATERAL (
-			SELECT * FROM task_events WHERE task_id = w.id AND seq > w.after ORDER BY seq LIMIT $3
-		) e ORDER BY e.task_id, e.seq`, ids, seqs, ReadLimit)
+			SELECT *, (`+withinBytes+`(ORDER BY seq))::bigint AS bytes FROM (
+				SELECT * FROM task_events WHERE task_id = w.id AND seq > w.after ORDER BY seq LIMIT $3
+			) recent
+		) e WHERE e.bytes <= $4 OR e.seq = w.after + 1 ORDER BY e.task_id, e.seq`, ids, seqs, readLimit, readBytes)
 	if err != nil {
 		return nil, postgres.Fault(fmt.Errorf("read events: %w", err))
 	}
-	events, err := pgx.CollectRows(rows, toEvent)
+	events, err := pgx.CollectRows(rows, pgx.RowToStructByName[row])
 	if err != nil {
 		return nil, postgres.Fault(fmt.Errorf("read events: %w", err))
 	}
-	found := make(map[uuid.UUID][]Event, len(after))
+	found := make(map[uuid.UUID]History, len(after))
 	for _, e := range events {
-		found[e.TaskID] = append(found[e.TaskID], e)
+		h := found[e.TaskID]
+		h.Events = append(h.Events, e.Event)
+		h.More = len(h.Events) == readLimit || e.Bytes > readBytes-largestEvent
+		found[e.TaskID] = h
 	}
 	return found, nil
 }
@@ -96,7 +120,7 @@ func (s *Service) Head(ctx context.Context) (Position, error) {
 	return p, nil
 }
 
-// ReadLog returns up to 500 events of all tasks that come after a place, in an
+// ReadLog returns up to 500 events, or about a megabyte, of all tasks that come after a place, in an
 // order that is the same for every reader and keeps each task's own. more says
 // that there are further ones; unsettled, that there are some whose place is
 // not final yet.
@@ -109,17 +133,21 @@ func (s *Service) ReadLog(ctx context.Context, after Position) (entries []LogEnt
 		Txid     uint64
 		Position int64
 		Attributes
+		Bytes     int64
 		Unsettled bool
 	}
 	// One statement has one snapshot: the horizon is that of the rows it sees.
 	rows, err := s.pool.Query(ctx, `
 		WITH horizon AS MATERIALIZED (SELECT pg_snapshot_xmin(pg_current_snapshot()) AS txid)
 		SELECT `+eventColumns+`, e.txid, e.position, t.agent_id, t.session_id, t.project_id, t.parent_task_id,
-			t.labels, t.description, t.created_at AS task_created, e.txid >= (SELECT txid FROM horizon) AS unsettled
+			t.labels, t.description, t.created_at AS task_created, e.bytes, e.txid >= (SELECT txid FROM horizon) AS unsettled
 		FROM (
-			SELECT * FROM task_events WHERE (txid, position) > ($1, $2) ORDER BY txid, position LIMIT $3
+			SELECT *, (`+withinBytes+`(ORDER BY txid, position))::bigint AS bytes, row_number() OVER (ORDER BY txid, position) AS place FROM (
+				SELECT * FROM task_events WHERE (txid, position) > ($1, $2) ORDER BY txid, position LIMIT $3
+			) recent
 		) e JOIN tasks t ON t.id = e.task_id
-		ORDER BY e.txid, e.position`, after.Tx, after.Pos, ReadLimit)
+		WHERE e.bytes <= $4 OR e.place = 1
+		ORDER BY e.txid, e.position`, after.Tx, after.Pos, readLimit, readBytes)
 	if err != nil {
 		return nil, false, false, postgres.Fault(fmt.Errorf("read the log: %w", err))
 	}
@@ -131,9 +159,10 @@ func (s *Service) ReadLog(ctx context.Context, after Position) (entries []LogEnt
 		if r.Unsettled {
 			return entries, false, true, nil
 		}
+		more = r.Bytes > readBytes-largestEvent
 		entries = append(entries, LogEntry{Event: r.Event, Position: Position{r.Txid, r.Position}, Task: r.Attributes})
 	}
-	return entries, len(found) == ReadLimit, false, nil
+	return entries, more || len(found) == readLimit, false, nil
 }
 
 // restoreOrder makes the order of events right after a restore from a dump:

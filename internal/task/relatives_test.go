@@ -42,6 +42,18 @@ func TestCancelEndsTheWholeTree(t *testing.T) {
 	wantFault(t, err, fault.Conflict)
 }
 
+func TestReportingATaskCancelledEndsItsChildrenToo(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	root := r.manual(t).ID
+	child := r.submit(t, task.New{ParentTaskID: &root}).ID
+	dependent := r.submit(t, task.New{DependsOn: []uuid.UUID{child}}).ID
+	r.to(t, root, task.Cancelled)
+	r.end(t, child, task.Cancelled)
+	r.end(t, dependent, task.Failed)
+	r.history(t, root)
+}
+
 func TestNoChildOutlivesACancelledParent(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

@@ -21,6 +21,8 @@ type Agents interface {
 // Bus carries signals to whoever follows.
 type Bus interface {
 	Publish(...stream.Signal)
+	// Deliver is Publish within this process.
+	Deliver(...stream.Signal)
 	Subscribe(func(stream.Signal)) (cancel func())
 }
 
@@ -45,7 +47,8 @@ type Service struct {
 	lease  time.Duration
 	shared bool
 
-	inserts group[*insertion]
+	inserts   group[*insertion]
+	sweepSoon chan struct{} // poked when something falls due that no sweep knows of
 
 	mu       sync.Mutex
 	work     map[chan struct{}]struct{} // waiting claims
@@ -63,7 +66,7 @@ func NewService(pool *pgxpool.Pool, o Options) *Service {
 	s := &Service{
 		pool: pool, agents: o.Agents, bus: o.Bus, log: o.Log, lease: o.Lease, shared: o.Shared,
 		work:   map[chan struct{}]struct{}{},
-		leases: map[chan struct{}]string{},
+		leases: map[chan struct{}]string{}, sweepSoon: make(chan struct{}, 1),
 	}
 	s.inserts.flush = s.flushInserts
 	o.Bus.Subscribe(s.hear)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -24,7 +25,11 @@ WITH RECURSIVE ended AS (
 ), doomed (id, because) AS (
 	SELECT d.task_id, e.id FROM task_dependencies d JOIN ended e ON d.depends_on_id = e.id WHERE e.status <> 'completed'
 	UNION
-	SELECT d.task_id, d.depends_on_id FROM task_dependencies d JOIN doomed ON d.depends_on_id = doomed.id
+	-- LATERAL with OFFSET 0 is walked by the index: the planner, which cannot
+	-- know how few are doomed, would read the whole table for a join.
+	SELECT d.task_id, doomed.id FROM doomed CROSS JOIN LATERAL (
+		SELECT task_id FROM task_dependencies WHERE depends_on_id = doomed.id OFFSET 0
+	) d
 ), failed AS (
 	UPDATE tasks t SET status = 'failed', claimable = false, completed_at = clock_timestamp(), updated_at = clock_timestamp(),
 		error = 'task ' || d.because || ', which this one depends on, did not complete',
@@ -37,15 +42,15 @@ WITH RECURSIVE ended AS (
 	SELECT id, last_seq, last_txid, updated_at, 'status', 'failed', error FROM failed
 ), gone AS (
 	DELETE FROM task_dependencies
-	WHERE depends_on_id IN (SELECT id FROM ended UNION ALL SELECT id FROM doomed)
+	WHERE depends_on_id = ANY (ARRAY (SELECT id FROM ended UNION ALL SELECT id FROM doomed))
 	RETURNING depends_on_id, task_id
 ), freed AS (
-	UPDATE tasks t SET blocked_by = t.blocked_by - g.done,
+	UPDATE tasks t SET blocked_by = t.blocked_by - g.done, updated_at = clock_timestamp(),
 		claimable = t.blocked_by = g.done AND t.dispatch = 'auto' AND t.status = 'pending'
 			AND (t.run_after IS NULL OR t.run_after <= clock_timestamp())
 	FROM (SELECT gone.task_id, count(*) AS done FROM gone JOIN ended ON ended.id = gone.depends_on_id
 	      WHERE ended.status = 'completed' GROUP BY gone.task_id) g
-	WHERE t.id = g.task_id AND t.completed_at IS NULL AND t.id NOT IN (SELECT id FROM doomed)
+	WHERE t.id = g.task_id AND t.completed_at IS NULL AND t.id <> ALL (ARRAY (SELECT id FROM doomed))
 	RETURNING t.id
 )
 SELECT id, true AS ended FROM failed UNION ALL SELECT id, false FROM freed`
@@ -101,10 +106,14 @@ func (s *Service) settleOnce(ctx context.Context, ended []uuid.UUID) (touched []
 	if len(ended) == 0 {
 		return nil, nil
 	}
-	b := &pgx.Batch{}
-	queueSettle(b, ended, &touched)
-	if err := s.pool.SendBatch(ctx, b).Close(); err != nil {
-		return nil, postgres.Fault(fmt.Errorf("settle dependents: %w", err))
+	err = postgres.Retry(ctx, func() error {
+		touched = nil
+		b := &pgx.Batch{}
+		queueSettle(b, ended, &touched)
+		return s.pool.SendBatch(ctx, b).Close()
+	})
+	if err != nil {
+		return nil, fmt.Errorf("settle dependents: %w", err)
 	}
 	return touched, nil
 }
@@ -159,7 +168,6 @@ func (s *Service) Cancel(ctx context.Context, _ policy.Caller, id uuid.UUID) (Ta
 	var all []cancelled
 	var touched []settled
 	err := postgres.InTx(ctx, s.pool, func(tx pgx.Tx) (err error) {
-		touched = nil
 		// The lock comes first and the tree after it: a child that is being
 		// submitted either stands in the tree by then or finds its parent
 		// cancelled.
@@ -173,34 +181,43 @@ func (s *Service) Cancel(ctx context.Context, _ policy.Caller, id uuid.UUID) (Ta
 		case st.Terminal():
 			return fault.New(fault.InvalidTransition, "task %s is %s, which is final", id, st)
 		}
-		if all, err = cancelTree(ctx, tx, id); err != nil {
-			return fmt.Errorf("cancel task %s: %w", id, err)
-		}
-		ids := make([]uuid.UUID, len(all))
-		for i, c := range all {
-			ids[i] = c.ID
-		}
-		b := &pgx.Batch{}
-		queueSettle(b, ids, &touched)
-		return tx.SendBatch(ctx, b).Close()
+		all, touched, err = endTree(ctx, tx, id)
+		return err
 	})
 	if err != nil {
-		return Task{}, postgres.Fault(err)
+		return Task{}, err
 	}
-	var root Task
-	var signals []stream.Signal
-	for _, c := range all {
+	s.announceCancelled(all)
+	s.followUp(ctx, touched)
+	root := slices.IndexFunc(all, func(c cancelled) bool { return c.ID == id })
+	return all[root].Task, nil
+}
+
+// announceCancelled tells followers and workers of cancelled tasks.
+func (s *Service) announceCancelled(tasks []cancelled) {
+	signals := make([]stream.Signal, 0, 2*len(tasks))
+	for _, c := range tasks {
 		signals = append(signals, stream.Signal{Topic: stream.TaskChanged, ID: c.ID.String()})
 		if c.LostBy != "" {
 			signals = append(signals, stream.Signal{Topic: stream.LeaseLost, ID: c.LostBy})
 		}
-		if c.ID == id {
-			root = c.Task
-		}
 	}
 	s.bus.Publish(signals...)
-	s.followUp(ctx, touched)
-	return root, nil
+}
+
+// endTree cancels what is open of a tree whose root the transaction holds, and
+// settles what depends on any of it.
+func endTree(ctx context.Context, tx pgx.Tx, root uuid.UUID) (all []cancelled, touched []settled, err error) {
+	if all, err = cancelTree(ctx, tx, root); err != nil {
+		return nil, nil, fmt.Errorf("cancel task %s: %w", root, err)
+	}
+	ended := []uuid.UUID{root}
+	for _, c := range all {
+		ended = append(ended, c.ID)
+	}
+	b := &pgx.Batch{}
+	queueSettle(b, ended, &touched)
+	return all, touched, tx.SendBatch(ctx, b).Close()
 }
 
 // cancelTree cancels what is open of a tree whose root the transaction holds.
@@ -217,7 +234,7 @@ func cancelTree(ctx context.Context, tx pgx.Tx, root uuid.UUID) (all []cancelled
 			return nil, err
 		}
 		all = append(all, pass...)
-		if len(pass) == 0 || len(all) == 1 { // the root alone: its children were all seen
+		if len(pass) == 0 || len(pass) == 1 && pass[0].ID == root { // the root alone: its children were all seen
 			return all, nil
 		}
 	}

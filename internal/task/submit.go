@@ -2,6 +2,7 @@ package task
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -9,6 +10,7 @@ import (
 	"fmt"
 	"slices"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -68,28 +70,49 @@ func (s *Service) SubmitBatch(ctx context.Context, c policy.Caller, batch []New,
 
 func (s *Service) submit(ctx context.Context, c policy.Caller, batch []New, at func(i int) string, key string) ([]Task, error) {
 	var faults []fault.Field
-	checked := map[string]error{}
+	for i := range batch {
+		batch[i].setDefaults()
+		faults = append(faults, batch[i].faults(at(i))...)
+	}
+	if len(key) > MaxKeyBytes || !utf8.ValidString(key) {
+		faults = append(faults, fault.Field{Path: "header.Idempotency-Key", Message: fmt.Sprintf("must have at most %d bytes of UTF-8", MaxKeyBytes)})
+	}
+	if err := fault.InvalidFields(faults); err != nil {
+		return nil, err
+	}
+	hash, err := requestHash(at(0), batch)
+	if err != nil {
+		return nil, err
+	}
+	tasks, err := s.accept(ctx, c, batch, at, key, hash)
+	switch {
+	case errors.Is(err, errKeyUsed):
+		return s.replay(ctx, c.UserID, key, hash)
+	case err != nil && key != "" && fault.CodeOf(err) != fault.Unavailable:
+		// What is refused now may have been accepted when it came first.
+		if first, err := s.replay(ctx, c.UserID, key, hash); err == nil {
+			return first, nil
+		}
+	}
+	return tasks, err
+}
+
+// accept checks a submission against the present state and keeps it. It
+// returns errKeyUsed if the key was used before.
+func (s *Service) accept(ctx context.Context, c policy.Caller, batch []New, at func(i int) string, key string, hash []byte) ([]Task, error) {
+	var faults []fault.Field
+	checked := map[string]error{} // by agent
 	for i := range batch {
 		n := &batch[i]
-		n.setDefaults()
-		faults = append(faults, n.faults(at(i))...)
 		if n.Dispatch != Auto {
 			continue
 		}
 		if _, done := checked[n.AgentID]; !done {
 			checked[n.AgentID] = s.agents.Runnable(ctx, n.AgentID)
 		}
-		switch err := checked[n.AgentID]; fault.CodeOf(err) {
-		case "":
-			if err != nil {
-				return nil, err
-			}
-		case fault.NotFound:
+		if fault.CodeOf(checked[n.AgentID]) == fault.NotFound {
 			faults = append(faults, fault.Field{Path: at(i) + ".agentId", Message: "no agent has this id"})
 		}
-	}
-	if len(key) > MaxKeyBytes {
-		faults = append(faults, fault.Field{Path: "header.Idempotency-Key", Message: fmt.Sprintf("must have at most %d bytes", MaxKeyBytes)})
 	}
 	if err := fault.InvalidFields(faults); err != nil {
 		return nil, err
@@ -99,7 +122,6 @@ func (s *Service) submit(ctx context.Context, c policy.Caller, batch []New, at f
 			return nil, err
 		}
 	}
-
 	tasks := make([]Task, len(batch))
 	for i, n := range batch {
 		id, err := uuid.NewV7()
@@ -108,19 +130,7 @@ func (s *Service) submit(ctx context.Context, c policy.Caller, batch []New, at f
 		}
 		tasks[i] = n.task(id, c.UserID)
 	}
-	var hash []byte
-	if key != "" {
-		hash = requestHash(at(0), batch)
-	}
-	err := s.insert(ctx, tasks, at, key, hash)
-	if errors.Is(err, errKeyUsed) {
-		return s.replay(ctx, c.UserID, key, hash)
-	}
-	if err != nil {
-		return nil, err
-	}
-	s.announce(tasks)
-	return tasks, nil
+	return tasks, s.insert(ctx, tasks, at, key, hash)
 }
 
 func (n *New) setDefaults() {
@@ -132,6 +142,10 @@ func (n *New) setDefaults() {
 	}
 	if n.MaxAttempts == 0 {
 		n.MaxAttempts = 1
+	}
+	if n.RunAfter != nil {
+		utc := n.RunAfter.UTC()
+		n.RunAfter = &utc
 	}
 	var once []uuid.UUID
 	for _, d := range n.DependsOn {
@@ -155,6 +169,9 @@ func (n *New) task(id uuid.UUID, userID string) Task {
 
 // announce tells followers and workers of new tasks.
 func (s *Service) announce(tasks []Task) {
+	if len(tasks) == 0 {
+		return
+	}
 	signals := make([]stream.Signal, 0, len(tasks)+1)
 	for _, t := range tasks {
 		signals = append(signals, stream.Signal{Topic: stream.TaskChanged, ID: t.ID.String()})
@@ -163,6 +180,9 @@ func (s *Service) announce(tasks []Task) {
 		signals = append(signals, stream.Signal{Topic: stream.WorkReady})
 	}
 	s.bus.Publish(signals...)
+	if slices.ContainsFunc(tasks, func(t Task) bool { return t.RunAfter != nil }) {
+		poke(s.sweepSoon)
+	}
 }
 
 // errKeyUsed: the idempotency key has been used before.
@@ -186,7 +206,7 @@ func (s *Service) insert(ctx context.Context, tasks []Task, at func(i int) strin
 	if len(relatives) == 0 && len(tasks) == 1 {
 		return s.insertShared(ctx, news[0])
 	}
-	return postgres.InTx(ctx, s.pool, func(tx pgx.Tx) error {
+	err := postgres.InTx(ctx, s.pool, func(tx pgx.Tx) error {
 		status, err := lockRelatives(ctx, tx, relatives)
 		if err != nil {
 			return err
@@ -204,6 +224,10 @@ func (s *Service) insert(ctx context.Context, tasks []Task, at func(i int) strin
 		}
 		return nil
 	})
+	if err == nil {
+		s.announce(tasks)
+	}
+	return err
 }
 
 // insertion is a task on its way into the database.
@@ -236,26 +260,32 @@ func (s *Service) insertShared(ctx context.Context, n *insertion) error {
 	}
 }
 
-// flushInserts writes a group of tasks that know nothing of each other. If it
-// fails as a whole each is tried alone, so that a bad one fails alone.
+// flushInserts writes a group of tasks that know nothing of each other, and
+// tells of them, for a caller may have left. If it fails as a whole each is
+// tried alone, so that a bad one fails alone.
 func (s *Service) flushInserts(group []*insertion) {
 	ctx, cancel := context.WithTimeout(context.Background(), flushTimeout)
 	defer cancel()
-	err := postgres.Fault(insertTasks(ctx, s.pool, group, nil))
-	for _, n := range group {
-		switch {
-		case err == nil:
-			n.done <- n.err
-		case len(group) == 1 || fault.CodeOf(err) == fault.Unavailable || ctx.Err() != nil:
-			n.done <- err
-		default:
-			alone := postgres.Fault(insertTasks(ctx, s.pool, []*insertion{n}, nil))
-			if alone == nil {
-				alone = n.err
-			}
-			n.done <- alone
+	// Whoever holds a key makes others wait for it: in one order, so that two
+	// groups with the same keys do not wait for each other.
+	slices.SortFunc(group, func(a, b *insertion) int {
+		return cmp.Or(cmp.Compare(a.task.UserID, b.task.UserID), cmp.Compare(a.key, b.key))
+	})
+	err := postgres.Retry(ctx, func() error { return insertTasks(ctx, s.pool, group, nil) })
+	if err != nil && len(group) > 1 && fault.CodeOf(err) != fault.Unavailable && ctx.Err() == nil {
+		for _, n := range group {
+			s.flushInserts([]*insertion{n})
 		}
+		return
 	}
+	var kept []Task
+	for _, n := range group {
+		if err == nil && n.err == nil {
+			kept = append(kept, *n.task)
+		}
+		n.done <- cmp.Or(err, n.err)
+	}
+	s.announce(kept)
 }
 
 // flushTimeout bounds a write that no caller's context bounds.
@@ -424,15 +454,16 @@ func arrayLiteral(ids []uuid.UUID) string {
 }
 
 // requestHash identifies what was asked for, however it was spelt in JSON.
-func requestHash(kind string, batch []New) []byte {
+func requestHash(kind string, batch []New) ([]byte, error) {
 	h := sha256.New()
-	// New holds nothing that cannot be encoded (metadata was checked to be
-	// JSON), and a hash never fails to be written.
-	_ = json.NewEncoder(h).Encode(struct {
+	err := json.NewEncoder(h).Encode(struct {
 		Kind  string
 		Batch []New
 	}{kind, batch})
-	return h.Sum(nil)
+	if err != nil {
+		return nil, fault.Wrap(err, fault.Invalid, "metadata must be a JSON object")
+	}
+	return h.Sum(nil), nil
 }
 
 // replay gives the first answer to a request again.

@@ -16,6 +16,7 @@ import (
 	"github.com/coderclaw/runtime/internal/fault"
 	"github.com/coderclaw/runtime/internal/policy"
 	"github.com/coderclaw/runtime/internal/postgres/pgtest"
+	"github.com/coderclaw/runtime/internal/stream"
 	"github.com/coderclaw/runtime/internal/task"
 )
 
@@ -63,6 +64,7 @@ func TestLimitsAreNamedWithTheirField(t *testing.T) {
 	for i := range task.MaxLabels + 1 {
 		labels[fmt.Sprint(i)] = ""
 	}
+	yearInUTC := time.Date(9999, 12, 31, 23, 59, 59, 0, time.FixedZone("", -10*3600))
 	year := time.Date(12345, 1, 1, 0, 0, 0, 0, time.UTC)
 	for field, n := range map[string]task.New{
 		"description":    {Description: ""},
@@ -80,6 +82,7 @@ func TestLimitsAreNamedWithTheirField(t *testing.T) {
 		"timeoutSeconds": {TimeoutSeconds: -1},
 		"maxAttempts":    {MaxAttempts: 101},
 		"runAfter":       {RunAfter: &year},
+		"runAfter ":      {RunAfter: &yearInUTC},
 		"labels":         {Labels: labels},
 		"labels ":        {Labels: map[string]string{"": "x"}},
 		"labels  ":       {Labels: map[string]string{"x": strings.Repeat("y", task.MaxLabelBytes+1)}},
@@ -255,7 +258,7 @@ func TestListPagesThroughWhatTheFilterSelectsNewestFirst(t *testing.T) {
 		var seen []string
 		before := uuid.Max
 		for {
-			page, err := r.List(t.Context(), ann, c.filter, before, 4)
+			page, more, err := r.List(t.Context(), ann, c.filter, before, 4)
 			if err != nil {
 				t.Fatalf("%s: %v", name, err)
 			}
@@ -263,7 +266,7 @@ func TestListPagesThroughWhatTheFilterSelectsNewestFirst(t *testing.T) {
 				seen = append(seen, p.ID.String())
 				before = p.ID
 			}
-			if len(page) < 4 {
+			if !more {
 				break
 			}
 		}
@@ -305,8 +308,77 @@ func TestABadTaskInAGroupFailsAloneAndSoDoesACallerWhoLeaves(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	list, err := r.List(t.Context(), ann, task.Filter{}, uuid.Max, 500)
+	list, _, err := r.List(t.Context(), ann, task.Filter{}, uuid.Max, 500)
 	if err != nil || len(list) < 160 || len(list) > 180 {
 		t.Errorf("%d tasks were kept (%v), want 160 and those of callers who left", len(list), err)
 	}
+}
+
+func TestGroupsWithTheSameKeysInAnyOrderDoNotHoldEachOtherUp(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.DB(t)
+	servers := []rig{rigOn(t, pool), rigOn(t, pool)}
+	var wg sync.WaitGroup
+	for i := range 600 {
+		wg.Go(func() {
+			key := fmt.Sprint("key ", (i*7+i/300*11)%150)
+			if _, err := servers[i%2].Submit(t.Context(), ann, task.New{Description: "d", Dispatch: task.Manual}, key); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if counts, err := servers[0].Count(t.Context()); err != nil || counts.Total() != 150 {
+		t.Errorf("150 keys became %v (%v)", counts, err)
+	}
+}
+
+func TestATaskIsToldOfEvenIfItsSubmitterHasLeft(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	told := make(chan string, 1000)
+	r.bus.Subscribe(func(s stream.Signal) {
+		if s.Topic == stream.TaskChanged {
+			told <- s.ID
+		}
+	})
+	left, leave := context.WithCancel(t.Context())
+	leave()
+	for range 50 {
+		_, _ = r.Submit(left, ann, task.New{Description: "left"}, "") // kept or not
+	}
+	r.submit(t, task.New{}) // comes after them
+	heard := map[string]bool{}
+	list, _, err := r.List(t.Context(), ann, task.Filter{}, uuid.Max, 500)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range list {
+		heard[<-told] = true
+	}
+	for _, l := range list {
+		if !heard[l.ID.String()] {
+			t.Errorf("nobody was told of task %s", l.ID)
+		}
+	}
+}
+
+func TestTheFirstAnswerIsGivenAgainEvenIfItWouldBeRefusedByNow(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	awaited := r.manual(t).ID
+	n := task.New{Description: "d", DependsOn: []uuid.UUID{awaited}}
+	first, err := r.Submit(t.Context(), ann, n, "k")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.to(t, awaited, task.Cancelled)
+	again, err := r.Submit(t.Context(), ann, n, "k")
+	if err != nil || again.ID != first.ID || again.Status != task.Pending {
+		t.Errorf("the second answer is %v %s, %v", again.ID, again.Status, err)
+	}
+	_, err = r.Submit(t.Context(), ann, n, "other")
+	wantFault(t, err, fault.Conflict)
+	_, err = r.Submit(t.Context(), ann, n, "\xff")
+	wantFault(t, err, fault.Invalid)
 }

@@ -79,7 +79,7 @@ func keep(m meeting) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	defer cluster.Stop(context.Background())
+	defer func() { _ = cluster.Stop(context.Background()) }() // its data are thrown away
 	if err := m.publish(cluster.URL("postgres")); err != nil {
 		return err
 	}
