@@ -52,8 +52,8 @@ const (
 
 // Process is a command-line agent. The command is never given to a shell.
 type Process struct {
-	Command     []string `json:"command" yaml:"command" minItems:"1" maxItems:"256" doc:"Program and arguments. {{input}}, {{description}}, {{model}}, {{thinking}}, {{taskId}} and {{systemPrompt}} within an argument are replaced."`
-	Input       string   `json:"input,omitempty" yaml:"input" enum:"stdin,argument,none" doc:"How the task's input reaches the program: on standard input (default), as the last argument, or not at all (then name {{input}} in the command)."`
+	Command     []string `json:"command" yaml:"command" minItems:"1" maxItems:"256" doc:"Program and arguments. {{input}}, {{description}}, {{model}}, {{thinking}}, {{taskId}} and {{systemPrompt}} within an argument are replaced. A program with a path but no leading slash is taken from the workspace root."`
+	Input       string   `json:"input,omitempty" yaml:"input" enum:"stdin,argument,none" doc:"How the task's input reaches the program: on standard input (default), as the last argument, or not at all (then name {{input}} in the command). An argument that would begin with a dash because of the task gets a space in front, unless the command has a -- before it."`
 	Directory   string   `json:"directory,omitempty" yaml:"directory" doc:"Working directory inside the workspace root. Default: the task's metadata.path, else the root."`
 	Environment []string `json:"environment,omitempty" yaml:"environment" maxItems:"256" doc:"Names of the worker's environment variables that the program may see, besides PATH, HOME, LANG, LC_ALL, TERM, TMPDIR, TZ and USER."`
 }

@@ -24,7 +24,7 @@ type ClaimRequest struct {
 type Lease struct {
 	Task           Task      `json:"task"`
 	LeaseToken     string    `json:"leaseToken"`
-	LeaseExpiresAt time.Time `json:"leaseExpiresAt" doc:"By the database's clock."`
+	LeaseExpiresAt time.Time `json:"leaseExpiresAt" doc:"By the database's clock; less the task's updatedAt it is how long the lease lasts."`
 	Attempt        int       `json:"attempt"`
 }
 

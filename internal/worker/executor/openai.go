@@ -169,7 +169,7 @@ func prompt(t api.Task) string {
 	if t.SkillID != "" {
 		fmt.Fprintf(&b, "\nUse the skill %q for it.\n", t.SkillID)
 	}
-	if strings.TrimSpace(t.Input) != "" {
+	if input := strings.TrimSpace(t.Input); input != "" && input != strings.TrimSpace(t.Description) {
 		b.WriteString("\n# Input\n\n" + t.Input + "\n")
 	}
 	return b.String()

@@ -32,7 +32,7 @@ func (f *findings) report(title string, r Request) string {
 	if r.Description != "" || r.Input != "" {
 		d.paragraph("Asked:")
 		d.quote(strings.TrimSpace(r.Description), 2000)
-		if input := strings.TrimSpace(r.Input); input != "" {
+		if input := strings.TrimSpace(r.Input); input != "" && input != strings.TrimSpace(r.Description) {
 			d.quote(input, 2000)
 		}
 	}
