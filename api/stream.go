@@ -215,7 +215,7 @@ func (s *stream) connect(ctx context.Context) (up bool, err error) {
 	alarm := time.AfterFunc(silence, func() { cancel(errSilent) })
 	defer alarm.Stop()
 	defer func() {
-		if err != errStreamEnd && context.Cause(ctx) == errSilent {
+		if !errors.Is(err, errStreamEnd) && errors.Is(context.Cause(ctx), errSilent) {
 			err = errSilent
 		}
 	}()

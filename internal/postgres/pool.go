@@ -106,8 +106,7 @@ func withDefaults(params, defaults map[string]string) {
 func badURL(err error) error {
 	const shape = "the database URL is not valid: expected postgres://user:password@host:port/database, " +
 		"special characters in the password percent-encoded, or key=value pairs"
-	var parse *pgconn.ParseConfigError
-	if !errors.As(err, &parse) {
+	if _, ok := errors.AsType[*pgconn.ParseConfigError](err); !ok {
 		return fault.New(fault.Invalid, shape)
 	}
 	_, reason, found := strings.Cut(err.Error(), "`: ")
