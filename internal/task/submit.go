@@ -80,6 +80,9 @@ func (s *Service) submit(ctx context.Context, c policy.Caller, batch []New, at f
 	if err := fault.InvalidFields(faults); err != nil {
 		return nil, err
 	}
+	if key == "" {
+		return s.accept(ctx, c, batch, at, "", nil)
+	}
 	hash, err := requestHash(at(0), batch)
 	if err != nil {
 		return nil, err
@@ -88,7 +91,7 @@ func (s *Service) submit(ctx context.Context, c policy.Caller, batch []New, at f
 	switch {
 	case errors.Is(err, errKeyUsed):
 		return s.replay(ctx, c.UserID, key, hash)
-	case err != nil && key != "" && fault.CodeOf(err) != fault.Unavailable:
+	case err != nil && fault.CodeOf(err) != fault.Unavailable:
 		// What is refused now may have been accepted when it came first.
 		if first, err := s.replay(ctx, c.UserID, key, hash); err == nil {
 			return first, nil
