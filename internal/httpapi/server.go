@@ -58,6 +58,7 @@ type Server struct {
 	stop         sync.Once
 	stopping     chan struct{} // closed when streams are to end
 	writeTimeout time.Duration
+	wave         wave
 }
 
 // New returns a server. Its streams live while Run runs.

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"github.com/coderclaw/runtime/internal/stream"
@@ -52,6 +54,7 @@ func follow[E any](s *Server, r *http.Request, w http.ResponseWriter, a *followA
 		return
 	}
 	a.head = nil
+	s.wave.opened()
 	p := passage[E]{followArgs: a, out: out, follower: a.hub.Follow(a.key, a.end)}
 	defer p.follower.Close()
 	quiet := time.NewTicker(beat)
@@ -69,6 +72,34 @@ func follow[E any](s *Server, r *http.Request, w http.ResponseWriter, a *followA
 			out.farewell()
 		}
 		return
+	}
+}
+
+// wave returns memory to the system after many streams were opened: what their
+// handlers used, stacks foremost, is given back only when garbage is collected,
+// and a server whose clients then only wait makes none.
+type wave struct {
+	n    atomic.Int64
+	over atomic.Pointer[time.Timer]
+}
+
+// waveSize is how many streams make a wave, waveQuiet how long none may follow
+// for it to be over.
+const (
+	waveSize  = 1000
+	waveQuiet = time.Second
+)
+
+func (w *wave) opened() {
+	if w.n.Add(1) < waveSize {
+		return
+	}
+	next := time.AfterFunc(waveQuiet, func() {
+		w.n.Store(0)
+		debug.FreeOSMemory()
+	})
+	if last := w.over.Swap(next); last != nil {
+		last.Stop()
 	}
 }
 
