@@ -289,7 +289,8 @@ func (s *Service) apply(ctx context.Context, ch change) (Task, error) {
 	var err error
 	if ch.status == Cancelled {
 		err = postgres.InTx(ctx, s.pool, func(tx pgx.Tx) (err error) {
-			if err = send(func(b *pgx.Batch) pgx.BatchResults { return tx.SendBatch(ctx, b) }); err != nil {
+			err = send(func(b *pgx.Batch) pgx.BatchResults { return tx.SendBatch(ctx, b) })
+			if err != nil {
 				return err
 			}
 			children, touched, err = endTree(ctx, tx, ch.id)
