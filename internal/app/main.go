@@ -41,40 +41,32 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 }
 
 func devCommand(stderr io.Writer) *cobra.Command {
+	return serverCommand(stderr, "dev", "Run everything on this machine, with a private PostgreSQL", func(c *config.Config) {
+		c.EmbeddedPostgres = c.DatabaseURL.Reveal() == ""
+	})
+}
+
+func serveCommand(stderr io.Writer) *cobra.Command {
+	return serverCommand(stderr, "serve", "Run the server on the database of CODERCLAW_DATABASE_URL", func(*config.Config) {})
+}
+
+// serverCommand is a command that runs a server, with the settings that set it
+// apart.
+func serverCommand(stderr io.Writer, use, short string, settings func(*config.Config)) *cobra.Command {
 	var listen string
 	cmd := &cobra.Command{
-		Use:   "dev",
-		Short: "Run everything on this machine, with a private PostgreSQL",
-		Args:  cobra.NoArgs,
+		Use: use, Short: short, Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return serve(cmd.Context(), stderr, func(c *config.Config) {
-				c.EmbeddedPostgres = c.DatabaseURL.Reveal() == ""
-				override(&c.Listen, listen)
+				settings(c)
+				if listen != "" {
+					c.Listen = listen
+				}
 			})
 		},
 	}
 	cmd.Flags().StringVar(&listen, "listen", "", "address to listen on (CODERCLAW_LISTEN)")
 	return cmd
-}
-
-func serveCommand(stderr io.Writer) *cobra.Command {
-	var listen string
-	cmd := &cobra.Command{
-		Use:   "serve",
-		Short: "Run the server on the database of CODERCLAW_DATABASE_URL",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return serve(cmd.Context(), stderr, func(c *config.Config) { override(&c.Listen, listen) })
-		},
-	}
-	cmd.Flags().StringVar(&listen, "listen", "", "address to listen on (CODERCLAW_LISTEN)")
-	return cmd
-}
-
-func override(setting *string, flag string) {
-	if flag != "" {
-		*setting = flag
-	}
 }
 
 func migrateCommand() *cobra.Command {

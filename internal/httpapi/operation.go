@@ -2,7 +2,6 @@ package httpapi
 
 import (
 	"context"
-	"maps"
 	"net/http"
 	"slices"
 	"time"
@@ -50,14 +49,10 @@ func handle[I, O any](s *Server, op operation, h func(context.Context, policy.Ca
 		errs = append(errs, http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType)
 	}
 	slices.Sort(errs)
-	responses := op.responses
-	if responses != nil {
-		responses = maps.Clone(responses)
-	}
 	huma.Register(s.api, huma.Operation{
 		OperationID: op.id, Method: op.method, Path: op.path, Tags: []string{op.tag},
 		Summary: op.summary, Description: op.detail, DefaultStatus: op.status,
-		Errors: slices.Compact(errs), Responses: responses, Security: security,
+		Errors: slices.Compact(errs), Responses: op.responses, Security: security,
 		MaxBodyBytes: maxBody, RejectUnknownQueryParameters: true,
 		Metadata:   map[string]any{permissionOf: op.permission},
 		Extensions: map[string]any{"x-permission": string(op.permission)},

@@ -111,7 +111,6 @@ func parseCursor(s string) (p task.Position, ok bool) {
 		return p, true
 	}
 	tx, pos, found := strings.Cut(s, "-")
-	p.Tx, p.Pos = 0, 0
 	var err, err2 error
 	p.Tx, err = strconv.ParseUint(tx, 36, 64)
 	p.Pos, err2 = strconv.ParseInt(pos, 36, 64)
@@ -134,27 +133,25 @@ func (in *ResumeInput) from() (id, path string) {
 }
 
 func (s *Server) registerStreams() {
-	sse := map[string]*huma.Response{
-		"200": {
-			Description: "Server-Sent Events. The event name is that of the data's type, the id the place to resume after.",
-			Content: map[string]*huma.MediaType{"text/event-stream": {
-				Schema:  &huma.Schema{Type: huma.TypeString, Description: "A sequence of events; the data of each is an Event in JSON."},
-				Example: "retry: 2000\n\nevent: progress\nid: 4\ndata: {\"type\":\"progress\",\"taskId\":\"0190b8a1-0000-7000-8000-000000000000\",\"seq\":4,\"status\":\"running\",\"timestamp\":\"2026-01-01T12:00:00.000Z\",\"progress\":50}\n\n",
-			}},
-		},
+	events := &huma.Response{
+		Description: "Server-Sent Events. The event name is that of the data's type, the id the place to resume after.",
+		Content: map[string]*huma.MediaType{"text/event-stream": {
+			Schema:  &huma.Schema{Type: huma.TypeString, Description: "A sequence of events; the data of each is an Event in JSON."},
+			Example: "retry: 2000\n\nevent: progress\nid: 4\ndata: {\"type\":\"progress\",\"taskId\":\"0190b8a1-0000-7000-8000-000000000000\",\"seq\":4,\"status\":\"running\",\"timestamp\":\"2026-01-01T12:00:00.000Z\",\"progress\":50}\n\n",
+		}},
 	}
 	handle(s, operation{
 		id: "streamTask", method: http.MethodGet, path: "/v1/tasks/{id}/stream", permission: policy.TaskRead, tag: "Streams",
 		summary: "Follow a task", errors: []int{http.StatusNotFound, http.StatusUnprocessableEntity},
 		detail: "A new follower first gets a snapshot event with the task as it is, then each event as it happens. The response ends after the terminal event; whoever reconnects with its id gets 204, which stops an EventSource.",
 		responses: map[string]*huma.Response{
-			"200": sse["200"],
+			"200": events,
 			"204": {Description: "The task is terminal and the follower has seen everything."},
 		},
 	}, s.streamTask)
 	handle(s, operation{
 		id: "streamTasks", method: http.MethodGet, path: "/v1/stream", permission: policy.TaskRead, tag: "Streams",
-		summary: "Follow all tasks", errors: []int{http.StatusUnprocessableEntity}, responses: sse,
+		summary: "Follow all tasks", errors: []int{http.StatusUnprocessableEntity}, responses: map[string]*huma.Response{"200": events},
 		detail: "The events of all tasks that the filters select, from now on or after a place. The ids are opaque and hold on every server of the same database.",
 	}, s.streamTasks)
 }

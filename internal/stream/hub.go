@@ -116,17 +116,6 @@ func (h *Hub[E]) TouchAll() {
 	poke(h.wake)
 }
 
-// Followers returns how many followers there are.
-func (h *Hub[E]) Followers() int {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	n := 0
-	for _, t := range h.logs {
-		n += len(t.followers)
-	}
-	return n
-}
-
 // Run reads what followers wait for, until ctx ends.
 func (h *Hub[E]) Run(ctx context.Context) error {
 	var unsettled time.Duration

@@ -66,6 +66,14 @@ type change struct {
 	events        []ReportEvent
 }
 
+// allowed returns the statuses that the change may find.
+func (ch *change) allowed() []Status {
+	if ch.status == "" || ch.release {
+		return open
+	}
+	return before(ch.status)
+}
+
 // Update changes a manual task on behalf of its submitter.
 //
 // It returns InvalidTransition for a step that the status machine does not
@@ -249,13 +257,6 @@ SELECT ` + columns + ` FROM changed t`
 
 // apply writes the change and tells of it.
 func (s *Service) apply(ctx context.Context, ch change) (Task, error) {
-	allowed := open
-	if ch.status != "" {
-		allowed = before(ch.status)
-	}
-	if ch.release {
-		allowed = open
-	}
 	n := len(ch.events)
 	types, messages := make([]string, n), make([]string, n)
 	progress, data := make([]*int, n), make([]*string, n)
@@ -274,7 +275,7 @@ func (s *Service) apply(ctx context.Context, ch change) (Task, error) {
 	send := func(send func(*pgx.Batch) pgx.BatchResults) error {
 		touched = nil
 		batch := &pgx.Batch{}
-		batch.Queue(changeSQL, ch.id, ch.lease, ch.userID, allowed, ch.status,
+		batch.Queue(changeSQL, ch.id, ch.lease, ch.userID, ch.allowed(), ch.status,
 			ch.waitingReason, ch.progress, ch.output, ch.errorText, ch.retryable, ch.release, n,
 			types, messages, progress, data, MaxEvents,
 		).Query(func(rows pgx.Rows) (err error) {
@@ -337,10 +338,6 @@ func (s *Service) explain(ctx context.Context, ch change) error {
 	var blockedBy int
 	err := s.pool.QueryRow(ctx, `SELECT status, dispatch, user_id, lease_token, blocked_by FROM tasks WHERE id = $1`, ch.id).
 		Scan(&st, &dispatch, &userID, &lease, &blockedBy)
-	allowed := open
-	if ch.status != "" {
-		allowed = before(ch.status)
-	}
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return noTask(ch.id)
@@ -354,7 +351,7 @@ func (s *Service) explain(ctx context.Context, ch change) error {
 		return fault.New(fault.Forbidden, "task %s is driven by whoever submitted it", ch.id)
 	case st.Terminal():
 		return fault.New(fault.InvalidTransition, "task %s is %s, which is final", ch.id, st)
-	case !slices.Contains(allowed, st):
+	case !slices.Contains(ch.allowed(), st):
 		return fault.New(fault.InvalidTransition, "a %s task cannot become %s", st, ch.status)
 	case blockedBy > 0:
 		return fault.New(fault.Conflict, "task %s waits for %d tasks that it depends on", ch.id, blockedBy)

@@ -104,9 +104,9 @@ func (s *Service) sweep(ctx context.Context) (time.Duration, error) {
 	return wait, s.loseLeases(ctx, expireSQL, maxLeasesLost)
 }
 
-// look tells this process of the tasks that changed since the transaction that was the
-// oldest one running at the last look. It makes up for signals that were lost,
-// with their sender or on the way.
+// look tells this process of the tasks that changed since the transaction that
+// was the oldest one running at the last look. It makes up for signals that were
+// lost, with their sender or on the way.
 func (s *Service) look(ctx context.Context, since uint64) (now uint64, err error) {
 	rows, err := s.pool.Query(ctx, `
 		SELECT pg_snapshot_xmin(pg_current_snapshot()), coalesce(
