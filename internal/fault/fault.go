@@ -37,6 +37,8 @@ const (
 	TooMany Code = "too-many"
 	// Unavailable: a part that the request needs is down; try again later.
 	Unavailable Code = "unavailable"
+	// AuditUnavailable: the decision cannot be recorded, so it has no effect.
+	AuditUnavailable Code = "audit-unavailable"
 )
 
 // Field points at one faulty value of a request.

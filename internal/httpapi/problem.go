@@ -29,6 +29,7 @@ var statusOf = map[fault.Code]int{
 	fault.IdempotencyMismatch: http.StatusUnprocessableEntity,
 	fault.TooMany:             http.StatusTooManyRequests,
 	fault.Unavailable:         http.StatusServiceUnavailable,
+	fault.AuditUnavailable:    http.StatusServiceUnavailable,
 }
 
 // slugOf names the problems that the HTTP layer finds by itself.

@@ -30,6 +30,15 @@ func MaxConns(n int32) Option {
 	return func(c *pgxpool.Config) { c.MaxConns = n }
 }
 
+// AppRole is the database role that the server works as: it owns nothing and so
+// can neither change the schema nor what is only to be appended to.
+const AppRole = "coderclaw_app"
+
+// As makes the sessions work as another role than the one that logs in.
+func As(role string) Option {
+	return func(c *pgxpool.Config) { c.ConnConfig.RuntimeParams["role"] = role }
+}
+
 // Open returns a pool whose first connection works. The url has any form that
 // PostgreSQL's own clients take: a postgres:// URL, one with ?host=/directory
 // for a Unix socket, or keyword=value pairs.

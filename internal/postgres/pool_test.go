@@ -15,7 +15,7 @@ import (
 
 func TestSessionsAreBoundedAndSpeakUTC(t *testing.T) {
 	t.Parallel()
-	pool := pgtest.DB(t)
+	pool := pgtest.DB(t, postgres.As("none"))
 	for name, want := range map[string]string{
 		"application_name":                    "coderclaw",
 		"TimeZone":                            "UTC",

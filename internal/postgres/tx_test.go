@@ -178,7 +178,7 @@ func exec(t *testing.T, pool *pgxpool.Pool, sql string) error {
 // accounts returns a pool on a database with two accounts, both of sum 0.
 func accounts(t *testing.T) *pgxpool.Pool {
 	t.Helper()
-	pool := pgtest.DB(t)
+	pool := pgtest.DB(t, postgres.As("none"))
 	_, err := pool.Exec(t.Context(), `
 		CREATE TABLE accounts (id int PRIMARY KEY, sum int NOT NULL CONSTRAINT accounts_sum_positive CHECK (sum >= 0))`)
 	if err == nil {

@@ -56,8 +56,7 @@ func ensurePartition(ctx context.Context, tx pgx.Tx, week time.Time) error {
 	if err != nil || exists || needed {
 		return err
 	}
-	_, err = tx.Exec(ctx, fmt.Sprintf(`CREATE TABLE %s PARTITION OF task_events FOR VALUES FROM ('%s') TO ('%s')`,
-		pgx.Identifier{name}.Sanitize(), from, to))
+	_, err = tx.Exec(ctx, `SELECT add_task_events_partition($1, $2, $3)`, name, from, to)
 	return err
 }
 

@@ -356,7 +356,7 @@ WITH input AS (
 		user_id, nullif(key, ''), CASE WHEN key <> '' THEN index END, hash,
 		now(), now(), 1, pg_current_xact_id()
 	FROM input
-	ON CONFLICT (user_id, idempotency_key, idempotency_index) WHERE idempotency_key IS NOT NULL DO NOTHING
+	ON CONFLICT (user_id, project_id, idempotency_key, idempotency_index) WHERE idempotency_key IS NOT NULL DO NOTHING
 	RETURNING id, created_at, last_txid, depends_on
 ), logged AS (
 	INSERT INTO task_events (task_id, seq, txid, created_at, type, status)

@@ -34,14 +34,14 @@ const maxConns = 8
 // cleanUpTimeout bounds what happens after a test.
 const cleanUpTimeout = 20 * time.Second
 
-// DB returns a pool on a new database with the schema of package migrations.
-// It holds up to eight connections unless an option says otherwise. When the
+// DB returns a pool on a new database with the schema of package migrations,
+// which works as the server does, as [postgres.AppRole]. It holds up to eight connections unless an option says otherwise. When the
 // test ends the pool is closed and the database dropped; a connection that the
 // test did not give back by then fails it.
 func DB(t testing.TB, opts ...postgres.Option) *pgxpool.Pool {
 	t.Helper()
 	url := URL(t)
-	pool, err := postgres.Open(t.Context(), url, append([]postgres.Option{postgres.MaxConns(maxConns)}, opts...)...)
+	pool, err := postgres.Open(t.Context(), url, append([]postgres.Option{postgres.MaxConns(maxConns), postgres.As(postgres.AppRole)}, opts...)...)
 	if err != nil {
 		t.Fatalf("pgtest: open %s: %v", url, err)
 	}
