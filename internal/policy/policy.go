@@ -63,12 +63,6 @@ func (r Role) Known() bool {
 	return ok
 }
 
-// Caller is who a request speaks for.
-type Caller struct {
-	UserID string
-	Roles  []Role
-}
-
 // Permissions returns what the caller's roles grant, without duplicates, in
 // the order of Permissions. An unknown role grants nothing.
 func (c Caller) Permissions() []Permission {
@@ -79,12 +73,6 @@ func (c Caller) Permissions() []Permission {
 		}
 	}
 	return held
-}
-
-// Decision is the answer to "may the caller?", with the reason for it.
-type Decision struct {
-	Allowed bool
-	Reason  string
 }
 
 // Err returns nil for an allowed decision and a Forbidden fault with the

@@ -1,0 +1,147 @@
+package audit
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/coderclaw/runtime/internal/fault"
+	"github.com/coderclaw/runtime/internal/policy"
+)
+
+// Result is how a decision went.
+type Result string
+
+// The results.
+const (
+	Allowed Result = "allowed"
+	Denied  Result = "denied"
+	// Failed: it could not be decided, or what was allowed did not come about.
+	Failed Result = "error"
+)
+
+// Entry is one decision: who, from where, asked to do what, and what came of
+// it. Id and time are given to it by NewEntry.
+type Entry struct {
+	ID            uuid.UUID
+	CreatedAt     time.Time
+	PolicyVersion int64 // of the organisation's policy document; 0: the built-in one
+	UserID        string
+	SessionID     string
+	DeviceID      string
+	ProjectID     string
+	Action        string // resource and verb, e.g. task.submit
+	ResourceType  string
+	ResourceID    string
+	Result        Result
+	Layer         string // of the policy that decided
+	Rule          string
+	Reason        string
+	RequestID     string
+	Address       string
+	Details       json.RawMessage // an object, or nil
+}
+
+// NewEntry is the entry of a decision about the caller.
+func NewEntry(c policy.Caller, action, resourceType, resourceID string, d policy.Decision) Entry {
+	e := Entry{
+		ID: uuid.Must(uuid.NewV7()), CreatedAt: time.Now().UTC().Truncate(time.Microsecond),
+		PolicyVersion: d.PolicyVersion,
+		UserID:        c.UserID, SessionID: c.SessionID, DeviceID: c.DeviceID, ProjectID: c.ProjectID,
+		Action: action, ResourceType: resourceType, ResourceID: resourceID, Result: Denied,
+		Layer: string(d.Layer), Rule: d.Rule, Reason: d.Reason, RequestID: c.RequestID, Address: c.Address,
+	}
+	if d.Allowed {
+		e.Result = Allowed
+	}
+	return e
+}
+
+// columns are those of an entry, in the order of args.
+var columns = []struct{ name, kind string }{
+	{"id", "uuid"}, {"created_at", "timestamptz"}, {"policy_version", "bigint"}, {"user_id", "text"}, {"session_id", "text"},
+	{"device_id", "text"}, {"project_id", "text"}, {"action", "text"}, {"resource_type", "text"}, {"resource_id", "text"},
+	{"result", "text"}, {"layer", "text"}, {"rule", "text"}, {"reason", "text"}, {"request_id", "text"}, {"address", "text"},
+	{"details", "text"},
+}
+
+// InsertSQL is a statement that inserts entries, for use within a larger one.
+// The values that Args returns are its parameters from number first on. They
+// make rows named entry, with their number (1, 2, …) in n; more, in the form of
+// JOIN or WHERE clauses, chooses among them. instead gives columns another
+// value than the parameter's, as an SQL expression.
+func InsertSQL(first int, more string, instead map[string]string) string {
+	names, values, params := make([]string, len(columns)), make([]string, len(columns)), make([]string, len(columns))
+	for i, c := range columns {
+		names[i], values[i] = c.name, cmp.Or(instead[c.name], "entry."+c.name)
+		params[i] = "$" + strconv.Itoa(first+i) + "::" + c.kind + "[]"
+	}
+	values[len(values)-1] += "::json"
+	return "INSERT INTO audit_entries (" + strings.Join(names, ", ") + ") SELECT " + strings.Join(values, ", ") +
+		" FROM unnest(" + strings.Join(params, ", ") + ") WITH ORDINALITY AS entry (" + strings.Join(names, ", ") + ", n) " + more
+}
+
+// Args are the parameters of InsertSQL for the entries.
+func Args(entries ...Entry) []any {
+	n := len(entries)
+	ids, times, versions, details := make([]uuid.UUID, n), make([]time.Time, n), make([]int64, n), make([]*string, n)
+	const texts = 13
+	text := make([][]string, texts)
+	cells := make([]string, texts*n)
+	for i := range text {
+		text[i] = cells[i*n : (i+1)*n]
+	}
+	for i, e := range entries {
+		ids[i], times[i], versions[i] = e.ID, e.CreatedAt, e.PolicyVersion
+		for f, v := range [texts]string{
+			e.UserID, e.SessionID, e.DeviceID, e.ProjectID, e.Action, e.ResourceType, e.ResourceID,
+			string(e.Result), e.Layer, e.Rule, e.Reason, e.RequestID, e.Address,
+		} {
+			text[f][i] = v
+		}
+		if e.Details != nil {
+			d := string(e.Details)
+			details[i] = &d
+		}
+	}
+	args := []any{ids, times, versions}
+	for _, t := range text {
+		args = append(args, t)
+	}
+	return append(args, details)
+}
+
+var appendSQL = InsertSQL(1, "", nil)
+
+// Append writes entries in the transaction of what they allow, so that neither
+// is there without the other. A refusal is an AuditUnavailable fault.
+func Append(ctx context.Context, tx pgx.Tx, entries ...Entry) error {
+	if _, err := tx.Exec(ctx, appendSQL, Args(entries...)...); err != nil {
+		return Fault(fmt.Errorf("append to the audit log: %w", err))
+	}
+	return nil
+}
+
+// Queue is Append within a batch, which is one transaction too. The error of
+// the batch wants Fault.
+func Queue(b *pgx.Batch, entries ...Entry) { b.Queue(appendSQL, Args(entries...)...) }
+
+// Fault turns the database's refusal to take an entry into an AuditUnavailable
+// fault. Other errors come back as they are.
+func Fault(err error) error {
+	var pgErr *pgconn.PgError
+	if fault.CodeOf(err) == "" && errors.As(err, &pgErr) &&
+		(strings.HasPrefix(pgErr.TableName, "audit_") || strings.Contains(pgErr.Message, "audit_")) {
+		return fault.Wrap(err, fault.AuditUnavailable, "the audit log takes no entry now, so nothing was changed")
+	}
+	return err
+}
