@@ -22,6 +22,10 @@ const (
 	WorkReady Topic = "work"
 	// LeaseLost: the worker with the signal's ID holds a lease less.
 	LeaseLost Topic = "lease"
+	// AccessChanged: what callers may do has changed: a session, a user, a
+	// device, a role binding, a key or a policy. The ID is a session's, or empty
+	// for any of it.
+	AccessChanged Topic = "access"
 	// Resync: signals may have been missed; look at everything again. No ID.
 	Resync Topic = "resync"
 )
