@@ -3,17 +3,19 @@ package config
 import (
 	"errors"
 	"fmt"
-	"net"
-	"net/netip"
-	"net/url"
+	"io/fs"
 	"os"
-	"strconv"
-	"strings"
+	"time"
 )
 
 const (
 	minTasks = 1
 	maxTasks = 10_000
+
+	maxPerSecond  = 1_000_000
+	maxStreams    = 1_000_000
+	maxRetention  = 36_500 // days
+	maxSessionMax = 24 * time.Hour
 )
 
 func taskCountAllowed(n int) bool { return minTasks <= n && n <= maxTasks }
@@ -26,8 +28,19 @@ func (c *Config) check(serves bool) error {
 	if !taskCountAllowed(c.MaxConcurrentTasks) {
 		refuse("CODERCLAW_MAX_CONCURRENT_TASKS: %d is not within %d to %d", c.MaxConcurrentTasks, minTasks, maxTasks)
 	}
-	if c.DatabaseMaxConns < 0 || c.DatabaseMaxConns > maxTasks {
-		refuse("CODERCLAW_DATABASE_MAX_CONNS: %d is not within 0 to %d", c.DatabaseMaxConns, maxTasks)
+	for _, s := range []struct {
+		variable   string
+		value, max int
+	}{
+		{"CODERCLAW_DATABASE_MAX_CONNS", c.DatabaseMaxConns, maxTasks},
+		{"CODERCLAW_RATE_LIMIT", c.RateLimit, maxPerSecond},
+		{"CODERCLAW_RATE_LIMIT_ANONYMOUS", c.RateLimitAnonymous, maxPerSecond},
+		{"CODERCLAW_MAX_STREAMS_PER_PRINCIPAL", c.MaxStreamsPerPrincipal, maxStreams},
+		{"CODERCLAW_AUDIT_RETENTION_DAYS", c.Audit.RetentionDays, maxRetention},
+	} {
+		if s.value < 0 || s.value > s.max {
+			refuse("%s: %d is not within 0 to %d", s.variable, s.value, s.max)
+		}
 	}
 	if c.ShutdownGrace < 0 {
 		refuse("CODERCLAW_SHUTDOWN_GRACE: %s is negative", c.ShutdownGrace)
@@ -38,8 +51,16 @@ func (c *Config) check(serves bool) error {
 	if err := checkToken(c.Token.Reveal()); err != nil {
 		refuse("CODERCLAW_TOKEN: %w", err)
 	}
-	if err := checkBaseURL(c.LLM.BaseURL); err != nil {
+	if c.SessionMax <= 0 || c.SessionMax > maxSessionMax {
+		refuse("CODERCLAW_SESSION_MAX: %s is not more than 0 and at most %s", c.SessionMax, maxSessionMax)
+	} else if c.SessionTTL <= 0 || c.SessionTTL > c.SessionMax {
+		refuse("CODERCLAW_SESSION_TTL: %s is not more than 0 and at most CODERCLAW_SESSION_MAX, which is %s", c.SessionTTL, c.SessionMax)
+	}
+	if err := checkURL(c.LLM.BaseURL); err != nil {
 		refuse("CODERCLAW_LLM_BASE_URL: %w", err)
+	}
+	if err := checkURL(c.Audit.WitnessURL); err != nil {
+		refuse("CODERCLAW_AUDIT_WITNESS_URL: %w", err)
 	}
 	if _, _, err := ParseListen(c.Listen); err != nil {
 		refuse("CODERCLAW_LISTEN: %w", err)
@@ -49,6 +70,7 @@ func (c *Config) check(serves bool) error {
 			refuse("CODERCLAW_METRICS_LISTEN: %w", err)
 		}
 	}
+	faults = append(faults, c.checkNetwork()...)
 	if serves {
 		faults = append(faults, c.checkServing()...)
 	}
@@ -58,53 +80,22 @@ func (c *Config) check(serves bool) error {
 // checkServing holds the rules that bind only a process which serves: another
 // one, say a migration, may share its environment but not its token.
 func (c *Config) checkServing() (faults []error) {
-	if c.RequireAuth && c.Token.Reveal() == "" {
-		faults = append(faults, errors.New("security.requireAuth is true and no credential is known: set CODERCLAW_TOKEN or CODERCLAW_TOKEN_FILE"))
+	if !c.RequireAuth {
+		faults = append(faults, c.checkLoopback()...)
 	}
-	if network, address, err := ParseListen(c.Listen); err == nil && !c.RequireAuth && !local(network, address) {
-		faults = append(faults, fmt.Errorf("security.requireAuth is false and %s can be reached from other machines: "+
-			"set CODERCLAW_REQUIRE_AUTH=true and CODERCLAW_TOKEN (or CODERCLAW_TOKEN_FILE), or listen on 127.0.0.1", c.Listen))
+	for _, s := range []struct{ variable, filename string }{
+		{"CODERCLAW_TLS_KEY_FILE", c.TLS.KeyFile},
+		{"CODERCLAW_SIGNING_KEY_FILE", c.SigningKeyFile},
+		{"CODERCLAW_AUDIT_KEY_FILE", c.Audit.KeyFile},
+	} {
+		if err := checkKeyFile(s.filename); err != nil {
+			faults = append(faults, fmt.Errorf("%s: %w", s.variable, err))
+		}
 	}
 	if info, err := os.Stat(c.WorkspaceRoot); err != nil || !info.IsDir() {
 		faults = append(faults, fmt.Errorf("CODERCLAW_WORKSPACE_ROOT: %q is not a directory", c.WorkspaceRoot))
 	}
 	return faults
-}
-
-// ParseListen splits a listen address into what net.Listen takes: "tcp" and
-// host:port, or "unix" and the path of unix:/path.
-func ParseListen(listen string) (network, address string, err error) {
-	if path, ok := strings.CutPrefix(listen, "unix:"); ok {
-		if !strings.HasPrefix(path, "/") {
-			return "", "", fmt.Errorf("%.200q: a socket's path must begin with /", listen)
-		}
-		return "unix", path, nil
-	}
-	_, port, err := net.SplitHostPort(listen)
-	if err != nil {
-		return "", "", fmt.Errorf("%.200q is not host:port or unix:/path", listen)
-	}
-	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
-		return "", "", fmt.Errorf("%.200q: the port must be a number from 0 to 65535", listen)
-	}
-	return "tcp", listen, nil
-}
-
-// local reports whether only this machine can reach the address.
-func local(network, address string) bool {
-	if network == "unix" {
-		return true
-	}
-	host, _, err := net.SplitHostPort(address)
-	return err == nil && loopback(host)
-}
-
-func loopback(host string) bool {
-	if strings.EqualFold(host, "localhost") {
-		return true
-	}
-	ip, err := netip.ParseAddr(host)
-	return err == nil && ip.Unmap().IsLoopback()
 }
 
 // checkToken refuses what an Authorization header cannot carry.
@@ -117,22 +108,22 @@ func checkToken(token string) error {
 	return nil
 }
 
-func checkBaseURL(base string) error {
-	if base == "" {
+// checkKeyFile refuses a private key that other users can read, or a group can
+// change. That there is no file is for whoever needs it to say.
+func checkKeyFile(filename string) error {
+	if filename == "" {
 		return nil
 	}
-	// The messages leave the value out: it may hold a password by mistake.
-	u, err := url.Parse(base)
+	info, err := os.Stat(filename)
 	switch {
-	case err != nil || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https":
-		return errors.New("must be an http or https URL, e.g. http://127.0.0.1:11434/v1")
-	case u.User != nil:
-		return errors.New("must not hold a user or password; the key goes into CODERCLAW_LLM_API_KEY")
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("the file cannot be looked at: %w", withoutPath(err))
+	case !info.Mode().IsRegular():
+		return errors.New("that is not a file")
+	case info.Mode().Perm()&0o027 != 0:
+		return fmt.Errorf("the file's mode is %#o, which lets others in; make it 0600", info.Mode().Perm())
 	}
 	return nil
-}
-
-func sendsInClear(base string) bool {
-	u, err := url.Parse(base)
-	return err == nil && u.Scheme == "http" && !loopback(u.Hostname())
 }

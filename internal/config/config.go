@@ -14,7 +14,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 )
@@ -29,13 +28,16 @@ type Config struct {
 	TransportType TransportType `ignored:"true"`
 	// transport.enabled. Default: true.
 	TransportEnabled bool `ignored:"true"`
-	// security.enforceTrust: whether devices must be trusted. Default: false.
+	// security.enforceTrust: whether devices must be trusted as far as the
+	// policies say. Default: false.
 	EnforceTrust bool `ignored:"true"`
 	// CODERCLAW_REQUIRE_AUTH, security.requireAuth: whether requests need a
 	// credential. Default: false, which is accepted on loopback only.
 	RequireAuth bool `split_words:"true"`
-	// security.defaultRoles: the roles of whoever comes without a credential
-	// while none is required. Default: developer.
+	// security.defaultRoles: the roles of whoever has none bound, and of whoever
+	// comes without a credential while none is required. Built-in ones, or those
+	// of security.yaml: the server refuses to start with one that neither knows.
+	// Default: developer.
 	DefaultRoles []string `ignored:"true"`
 	// deployment.allowRemoteSessions. Default: false.
 	AllowRemoteSessions bool `ignored:"true"`
@@ -46,15 +48,63 @@ type Config struct {
 	// CODERCLAW_LISTEN: where the API listens, host:port or unix:/path.
 	// Default: 127.0.0.1:7433.
 	Listen string
+	// CODERCLAW_PUBLIC_URL: how clients reach the server, https://host[:port],
+	// or http for this machine alone; without a slash at its end once it is
+	// read. Tokens are issued by and for it, and logins return to it. Default:
+	// empty, the address that is listened on.
+	PublicURL string `split_words:"true"`
 	// CODERCLAW_METRICS_LISTEN: where /metrics listens, in the same form.
 	// Default: empty, beside the API.
 	MetricsListen string `split_words:"true"`
-	// CODERCLAW_TOKEN, CODERCLAW_TOKEN_FILE: the bearer token that the server
-	// accepts; whoever sends it has the role admin.
+	// CODERCLAW_TOKEN, CODERCLAW_TOKEN_FILE: the operator's bearer token, which
+	// belongs to no account; whoever sends it has the role admin. Default: none.
 	Token Secret
 	// CODERCLAW_SHUTDOWN_GRACE: how long running tasks may go on after a
 	// signal to stop. Default: 20s.
 	ShutdownGrace time.Duration `split_words:"true"`
+
+	// The server's certificate, as files or from a certificate authority that
+	// speaks ACME. Without either the API is plain HTTP.
+	TLS  TLS
+	ACME ACME
+	// CODERCLAW_TRUSTED_PROXIES: the addresses and networks (CIDR) of proxies
+	// that are believed when X-Forwarded-For names their client. Default: none.
+	TrustedProxies Prefixes `split_words:"true"`
+	// CODERCLAW_ALLOWED_HOSTS: the names and addresses, without a port, that
+	// clients may call the server by, besides the host of the public URL and
+	// those of this machine's loopback. Default: empty, which is any if a
+	// credential is required and none otherwise.
+	AllowedHosts List `split_words:"true"`
+	// CODERCLAW_CORS_ORIGINS: the origins, https://host[:port], of other sites
+	// whose pages may call the API, credentials included. Default: none.
+	CORSOrigins List `split_words:"true"`
+	// CODERCLAW_RATE_LIMIT: how many requests a principal may make per second
+	// and server, in the long run; 0: any number. Default: 100.
+	RateLimit int `split_words:"true"`
+	// CODERCLAW_RATE_LIMIT_ANONYMOUS: how many requests without a credential an
+	// address (of IPv6: a /64) may make per second and server, in the long run;
+	// 0: any number. Default: 20.
+	RateLimitAnonymous int `split_words:"true"`
+	// CODERCLAW_MAX_STREAMS_PER_PRINCIPAL: how many streams a principal may hold
+	// open on one server; 0: any number. Callers on this machine and the
+	// operator are not bound by it. Default: 200.
+	MaxStreamsPerPrincipal int `split_words:"true"`
+
+	// CODERCLAW_SESSION_TTL: how long a session lives that asks for no time of
+	// its own. Default: 12h.
+	SessionTTL time.Duration `split_words:"true"`
+	// CODERCLAW_SESSION_MAX: the longest that a session may live, at most 24h.
+	// Default: 24h.
+	SessionMax time.Duration `split_words:"true"`
+	// CODERCLAW_SIGNING_KEY_FILE: holds the private key that signs tokens, and
+	// is not readable by others. Default: empty, keys in the database.
+	SigningKeyFile string `split_words:"true"`
+	// What this server is to the providers of logins.
+	GitHub OAuthClient
+	Google OAuthClient
+
+	// Where the audit log is sealed, and for how long it is kept.
+	Audit Audit
 
 	// CODERCLAW_DATABASE_URL, CODERCLAW_DATABASE_URL_FILE: the PostgreSQL
 	// database, as a URL or in keyword form.
@@ -69,12 +119,15 @@ type Config struct {
 	// that could be done. Default: false.
 	NoInstall bool `split_words:"true"`
 
-	// CODERCLAW_CONFIG_DIR: holds runtime.yaml and agents.yaml. Default:
-	// ~/.coderclaw/.coderClaw, or /etc/coderclaw for a user without a home.
+	// CODERCLAW_CONFIG_DIR: holds runtime.yaml, security.yaml and agents.yaml.
+	// Default: ~/.coderclaw/.coderClaw, or /etc/coderclaw for a user without a
+	// home.
 	ConfigDir string `split_words:"true"`
-	// CODERCLAW_DATA_DIR: holds the private PostgreSQL. Default:
-	// ~/.coderclaw/data; /var/lib/coderclaw as root, because PostgreSQL's own
-	// user must reach it, and for a user without a home.
+	// CODERCLAW_DATA_DIR: holds what the server keeps outside of its database,
+	// each in a directory of its own: the private PostgreSQL, the checkpoints of
+	// the audit log, certificates. Default: ~/.coderclaw/data;
+	// /var/lib/coderclaw as root, because PostgreSQL's own user must reach it,
+	// and for a user without a home.
 	DataDir string `split_words:"true"`
 	// CODERCLAW_WORKSPACE_ROOT: the directory that agents work in and never
 	// leave. Default: the working directory.
@@ -102,23 +155,56 @@ type LLM struct {
 	Model string
 }
 
+// OAuthClient is what a provider of logins knows this server by. Its id is no
+// secret and stands in security.yaml.
+type OAuthClient struct {
+	// CODERCLAW_GITHUB_CLIENT_SECRET, CODERCLAW_GOOGLE_CLIENT_SECRET, each also
+	// with _FILE. Default: none.
+	ClientSecret Secret `split_words:"true"`
+}
+
+// Audit says where the proof of what the audit log holds goes.
+type Audit struct {
+	// CODERCLAW_AUDIT_CHECKPOINT_FILE: signed checkpoints are appended to it. Who
+	// can change the database should not be able to change it. Default:
+	// audit/checkpoints in the data directory, beside the private PostgreSQL.
+	CheckpointFile string `split_words:"true"`
+	// CODERCLAW_AUDIT_KEY_FILE: holds the private key that signs checkpoints,
+	// not readable by others; it is made if there is none. Default: the file key
+	// beside the checkpoints.
+	KeyFile string `split_words:"true"`
+	// CODERCLAW_AUDIT_WITNESS_URL: each checkpoint is posted there too. Default:
+	// empty, nowhere.
+	WitnessURL string `split_words:"true"`
+	// CODERCLAW_AUDIT_RETENTION_DAYS: the days after which what an entry says is
+	// deleted; 0: never. Default: 0.
+	RetentionDays int `split_words:"true"`
+}
+
 // Default returns the built-in defaults for this user and working directory.
+// Those that depend on other settings are still empty.
 func Default() Config {
 	configDir, dataDir := defaultDirs(home(), os.Geteuid() == 0)
 	workspace, _ := os.Getwd() // empty when the directory is gone: refused unless one is set
 	return Config{
-		Mode:               LocalOnly,
-		TransportType:      TransportLocal,
-		TransportEnabled:   true,
-		DefaultRoles:       []string{"developer"},
-		MaxConcurrentTasks: 10,
-		Listen:             "127.0.0.1:7433",
-		ShutdownGrace:      20 * time.Second,
-		ConfigDir:          configDir,
-		DataDir:            dataDir,
-		WorkspaceRoot:      workspace,
-		LogLevel:           LogLevel(slog.LevelInfo),
-		LogFormat:          LogAuto,
+		Mode:                   LocalOnly,
+		TransportType:          TransportLocal,
+		TransportEnabled:       true,
+		DefaultRoles:           []string{"developer"},
+		MaxConcurrentTasks:     10,
+		Listen:                 "127.0.0.1:7433",
+		ShutdownGrace:          20 * time.Second,
+		ACME:                   ACME{DirectoryURL: "https://acme-v02.api.letsencrypt.org/directory"},
+		RateLimit:              100,
+		RateLimitAnonymous:     20,
+		MaxStreamsPerPrincipal: 200,
+		SessionTTL:             12 * time.Hour,
+		SessionMax:             24 * time.Hour,
+		ConfigDir:              configDir,
+		DataDir:                dataDir,
+		WorkspaceRoot:          workspace,
+		LogLevel:               LogLevel(slog.LevelInfo),
+		LogFormat:              LogAuto,
 	}
 }
 
@@ -144,7 +230,7 @@ func Load(o Options) (c Config, warnings []string, err error) {
 	if o.Flags != nil {
 		o.Flags(&c)
 	}
-	c.makePathsAbsolute()
+	c.complete()
 	// Without what the file says, the rules about serving would accuse settings
 	// that nobody made.
 	if err := errors.Join(fileErr, environmentErr, c.check(o.Serves && fileErr == nil)); err != nil {
@@ -161,6 +247,10 @@ func (c Config) Insecure() []string {
 		found = append(found, fmt.Sprintf("security.requireAuth is false: whoever reaches %s acts with the roles [%s]",
 			c.Listen, strings.Join(c.DefaultRoles, ", ")))
 	}
+	if network, address, err := ParseListen(c.Listen); err == nil && c.RequireAuth && !local(network, address) && !c.ServesTLS() {
+		found = append(found, fmt.Sprintf("%s is plain HTTP and can be reached from other machines: "+
+			"set CODERCLAW_TLS_CERT_FILE or CODERCLAW_ACME_DOMAINS, or see that only a proxy that ends TLS reaches it", c.Listen))
+	}
 	if !c.EnforceTrust {
 		found = append(found, "security.enforceTrust is false: devices are not checked")
 	}
@@ -176,84 +266,14 @@ func (c Config) Insecure() []string {
 // ineffective lists what is set and does nothing.
 func (c *Config) ineffective() []string {
 	var found []string
-	if c.EnforceTrust {
-		found = append(found, "security.enforceTrust is true, but this version has no device trust: devices are not checked")
+	if network, _, err := ParseListen(c.Listen); err == nil && network == "unix" && c.hasCertificate() {
+		found = append(found, "CODERCLAW_TLS_CERT_FILE and CODERCLAW_ACME_DOMAINS do nothing on a Unix socket")
+	}
+	if c.ACME.Email != "" && len(c.ACME.Domains) == 0 {
+		found = append(found, "CODERCLAW_ACME_EMAIL does nothing without CODERCLAW_ACME_DOMAINS")
 	}
 	if c.LLM.BaseURL == "" && (c.LLM.APIKey.Reveal() != "" || c.LLM.Model != "") {
 		found = append(found, "CODERCLAW_LLM_API_KEY and CODERCLAW_LLM_MODEL do nothing without CODERCLAW_LLM_BASE_URL")
 	}
 	return found
-}
-
-// Mode is how far the runtime reaches.
-type Mode string
-
-// The modes.
-const (
-	LocalOnly          Mode = "local-only"
-	RemoteEnabled      Mode = "remote-enabled"
-	DistributedCluster Mode = "distributed-cluster"
-)
-
-// UnmarshalText accepts the name of a mode.
-func (m *Mode) UnmarshalText(text []byte) error {
-	return choose(m, text, LocalOnly, RemoteEnabled, DistributedCluster)
-}
-
-// TransportType is how clients of the runtime are expected to reach it.
-type TransportType string
-
-// The transports.
-const (
-	TransportLocal     TransportType = "local"
-	TransportHTTP      TransportType = "http"
-	TransportWebSocket TransportType = "websocket"
-	TransportGRPC      TransportType = "grpc"
-)
-
-// UnmarshalText accepts the name of a transport.
-func (t *TransportType) UnmarshalText(text []byte) error {
-	return choose(t, text, TransportLocal, TransportHTTP, TransportWebSocket, TransportGRPC)
-}
-
-// LogFormat is how log lines are written.
-type LogFormat string
-
-// The log formats.
-const (
-	LogAuto LogFormat = "auto"
-	LogText LogFormat = "text"
-	LogJSON LogFormat = "json"
-)
-
-// UnmarshalText accepts the name of a format.
-func (f *LogFormat) UnmarshalText(text []byte) error {
-	return choose(f, text, LogAuto, LogText, LogJSON)
-}
-
-// LogLevel is the least severe level that is logged. It is a slog.Leveler.
-type LogLevel slog.Level
-
-// Level returns the level in slog's terms.
-func (l LogLevel) Level() slog.Level { return slog.Level(l) }
-
-// UnmarshalText accepts debug, info, warn and error.
-func (l *LogLevel) UnmarshalText(text []byte) error {
-	var name string
-	if err := choose(&name, text, "debug", "info", "warn", "error"); err != nil {
-		return err
-	}
-	return (*slog.Level)(l).UnmarshalText(text)
-}
-
-func choose[T ~string](into *T, text []byte, allowed ...T) error {
-	if !slices.Contains(allowed, T(text)) {
-		names := make([]string, len(allowed))
-		for i, a := range allowed {
-			names[i] = string(a)
-		}
-		return fmt.Errorf("%.40q is not one of %s", text, strings.Join(names, ", "))
-	}
-	*into = T(text)
-	return nil
 }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -51,11 +52,26 @@ func TestDefaultsNeedNothingSet(t *testing.T) {
 	}
 	if c.Listen != "127.0.0.1:7433" || c.Mode != LocalOnly || c.MaxConcurrentTasks != 10 ||
 		c.ShutdownGrace != 20*time.Second || c.LogFormat != LogAuto || c.LogLevel.Level() != 0 ||
-		c.RequireAuth || !slices.Equal(c.DefaultRoles, []string{"developer"}) {
+		c.RequireAuth || !slices.Equal(c.DefaultRoles, []string{"developer"}) ||
+		c.RateLimit != 100 || c.RateLimitAnonymous != 20 || c.MaxStreamsPerPrincipal != 200 ||
+		c.SessionTTL != 12*time.Hour || c.SessionMax != 24*time.Hour || c.ServesTLS() {
 		t.Errorf("got %+v", c)
 	}
 	if want := filepath.Join(home, ".coderclaw", ".coderClaw"); c.ConfigDir != want {
 		t.Errorf("configuration in %s, want %s", c.ConfigDir, want)
+	}
+	for got, want := range map[string]string{
+		c.SecurityFile():       ".coderclaw/.coderClaw/security.yaml",
+		c.ACMEDir():            filepath.Join(c.DataDir, "acme"),
+		c.Audit.CheckpointFile: filepath.Join(c.DataDir, "audit/checkpoints"),
+		c.Audit.KeyFile:        filepath.Join(c.DataDir, "audit/key"),
+	} {
+		if !filepath.IsAbs(want) {
+			want = filepath.Join(home, want)
+		}
+		if got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
 	}
 	if c.WorkspaceRoot != home {
 		t.Errorf("workspace %s, want the working directory %s", c.WorkspaceRoot, home)
@@ -82,28 +98,46 @@ func TestLaterSourcesWin(t *testing.T) {
 func TestEveryVariableIsRead(t *testing.T) {
 	dir := t.TempDir()
 	environment(t, map[string]string{
-		"CODERCLAW_LISTEN":               "0.0.0.0:80",
-		"CODERCLAW_METRICS_LISTEN":       "unix:/run/metrics.sock",
-		"CODERCLAW_DATABASE_URL":         "postgres://u:hunter2@db/claw",
-		"CODERCLAW_DATABASE_MAX_CONNS":   "33",
-		"CODERCLAW_EMBEDDED_POSTGRES":    "false",
-		"CODERCLAW_NO_INSTALL":           "1",
-		"CODERCLAW_CONFIG_DIR":           dir,
-		"CODERCLAW_DATA_DIR":             "data",
-		"CODERCLAW_WORKSPACE_ROOT":       dir,
-		"CODERCLAW_MODE":                 "remote-enabled",
-		"CODERCLAW_REQUIRE_AUTH":         "true",
-		"CODERCLAW_MAX_CONCURRENT_TASKS": "12",
-		"CODERCLAW_TOKEN":                "0123456789abcdef",
-		"CODERCLAW_LLM_BASE_URL":         "https://models.example/v1",
-		"CODERCLAW_LLM_API_KEY":          "key",
-		"CODERCLAW_LLM_MODEL":            "m-1",
-		"CODERCLAW_SHUTDOWN_GRACE":       "1m",
-		"CODERCLAW_LOG_LEVEL":            "warn",
-		"CODERCLAW_LOG_FORMAT":           "json",
-		"CODERCLAW_URL":                  "http://elsewhere",
-		"CODERCLAW_POSTGRES_BIN":         "/usr/lib/postgresql/15/bin",
-		"CODERCLAW_TEST_DATABASE":        "x",
+		"CODERCLAW_LISTEN":                    "0.0.0.0:80",
+		"CODERCLAW_PUBLIC_URL":                "https://Claw.example:443/",
+		"CODERCLAW_ACME_DOMAINS":              "claw.example,www.claw.example",
+		"CODERCLAW_ACME_EMAIL":                "ops@claw.example",
+		"CODERCLAW_ACME_DIRECTORY_URL":        "https://acme.example/directory",
+		"CODERCLAW_TRUSTED_PROXIES":           "10.0.0.0/8, ::1 ,192.0.2.1",
+		"CODERCLAW_ALLOWED_HOSTS":             "claw.internal, 10.0.0.5,",
+		"CODERCLAW_CORS_ORIGINS":              "https://app.example, http://localhost:5173",
+		"CODERCLAW_RATE_LIMIT":                "7",
+		"CODERCLAW_RATE_LIMIT_ANONYMOUS":      "0",
+		"CODERCLAW_MAX_STREAMS_PER_PRINCIPAL": "8",
+		"CODERCLAW_SESSION_TTL":               "1h",
+		"CODERCLAW_SESSION_MAX":               "2h",
+		"CODERCLAW_SIGNING_KEY_FILE":          "signing.key",
+		"CODERCLAW_AUDIT_CHECKPOINT_FILE":     "proof/log",
+		"CODERCLAW_AUDIT_WITNESS_URL":         "https://witness.example/add",
+		"CODERCLAW_AUDIT_RETENTION_DAYS":      "365",
+		"CODERCLAW_GITHUB_CLIENT_SECRET":      "hub",
+		"CODERCLAW_GOOGLE_CLIENT_SECRET":      "goo",
+		"CODERCLAW_METRICS_LISTEN":            "unix:/run/metrics.sock",
+		"CODERCLAW_DATABASE_URL":              "postgres://u:hunter2@db/claw",
+		"CODERCLAW_DATABASE_MAX_CONNS":        "33",
+		"CODERCLAW_EMBEDDED_POSTGRES":         "false",
+		"CODERCLAW_NO_INSTALL":                "1",
+		"CODERCLAW_CONFIG_DIR":                dir,
+		"CODERCLAW_DATA_DIR":                  "data",
+		"CODERCLAW_WORKSPACE_ROOT":            dir,
+		"CODERCLAW_MODE":                      "remote-enabled",
+		"CODERCLAW_REQUIRE_AUTH":              "true",
+		"CODERCLAW_MAX_CONCURRENT_TASKS":      "12",
+		"CODERCLAW_TOKEN":                     "0123456789abcdef",
+		"CODERCLAW_LLM_BASE_URL":              "https://models.example/v1",
+		"CODERCLAW_LLM_API_KEY":               "key",
+		"CODERCLAW_LLM_MODEL":                 "m-1",
+		"CODERCLAW_SHUTDOWN_GRACE":            "1m",
+		"CODERCLAW_LOG_LEVEL":                 "warn",
+		"CODERCLAW_LOG_FORMAT":                "json",
+		"CODERCLAW_URL":                       "http://elsewhere",
+		"CODERCLAW_POSTGRES_BIN":              "/usr/lib/postgresql/15/bin",
+		"CODERCLAW_TEST_DATABASE":             "x",
 	})
 	got, warnings, err := Load(Options{Serves: true})
 	if err != nil || len(warnings) > 0 {
@@ -112,6 +146,15 @@ func TestEveryVariableIsRead(t *testing.T) {
 	workdir, _ := os.Getwd()
 	want := Default()
 	want.Listen, want.MetricsListen = "0.0.0.0:80", "unix:/run/metrics.sock"
+	want.PublicURL = "https://claw.example"
+	want.ACME = ACME{List{"claw.example", "www.claw.example"}, "ops@claw.example", "https://acme.example/directory"}
+	want.TrustedProxies = Prefixes{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("::1/128"), netip.MustParsePrefix("192.0.2.1/32")}
+	want.AllowedHosts = List{"claw.internal", "10.0.0.5"}
+	want.CORSOrigins = List{"https://app.example", "http://localhost:5173"}
+	want.RateLimit, want.RateLimitAnonymous, want.MaxStreamsPerPrincipal = 7, 0, 8
+	want.SessionTTL, want.SessionMax, want.SigningKeyFile = time.Hour, 2*time.Hour, filepath.Join(workdir, "signing.key")
+	want.Audit = Audit{filepath.Join(workdir, "proof/log"), filepath.Join(workdir, "proof/key"), "https://witness.example/add", 365}
+	want.GitHub.ClientSecret, want.Google.ClientSecret = NewSecret("hub"), NewSecret("goo")
 	want.DatabaseURL, want.DatabaseMaxConns, want.NoInstall = NewSecret("postgres://u:hunter2@db/claw"), 33, true
 	want.ConfigDir, want.DataDir, want.WorkspaceRoot = dir, filepath.Join(workdir, "data"), dir
 	want.Mode, want.RequireAuth, want.MaxConcurrentTasks = RemoteEnabled, true, 12
@@ -127,12 +170,17 @@ func TestAVariableSetToNothingCountsAsNotSet(t *testing.T) {
 	environment(t, map[string]string{
 		"CODERCLAW_LISTEN": "", "CODERCLAW_REQUIRE_AUTH": "", "CODERCLAW_SHUTDOWN_GRACE": "",
 		"CODERCLAW_TOKEN": "", "CODERCLAW_TOKEN_FILE": "", "CODERCLAW_MODE": "", "CODERCLAW_CONFIG_DIR": "",
+		"CODERCLAW_ACME_DOMAINS": "claw.example", "CODERCLAW_ACME_DIRECTORY_URL": "",
+		"CODERCLAW_AUDIT_WITNESS_URL": "https://witness.example", "CODERCLAW_AUDIT_RETENTION_DAYS": "",
 	})
 	got, warnings, err := Load(Options{Serves: true})
 	if err != nil || len(warnings) > 0 {
 		t.Fatal(err, warnings)
 	}
-	if want := Default(); !reflect.DeepEqual(got, want) {
+	want := Default()
+	want.ACME.Domains, want.Audit.WitnessURL = List{"claw.example"}, "https://witness.example"
+	want.complete()
+	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
 }
@@ -140,17 +188,20 @@ func TestAVariableSetToNothingCountsAsNotSet(t *testing.T) {
 func TestSecretsMayComeFromFiles(t *testing.T) {
 	dir := t.TempDir()
 	environment(t, map[string]string{
-		"CODERCLAW_TOKEN_FILE":        write(t, filepath.Join(dir, "token"), "0123456789abcdef\r\n"),
-		"CODERCLAW_DATABASE_URL_FILE": write(t, filepath.Join(dir, "url"), "postgres://db/claw"),
-		"CODERCLAW_LLM_API_KEY_FILE":  write(t, filepath.Join(dir, "key"), "key\n"),
-		"CODERCLAW_LLM_BASE_URL":      "http://localhost:11434/v1",
+		"CODERCLAW_TOKEN_FILE":                write(t, filepath.Join(dir, "token"), "0123456789abcdef\r\n"),
+		"CODERCLAW_DATABASE_URL_FILE":         write(t, filepath.Join(dir, "url"), "postgres://db/claw"),
+		"CODERCLAW_LLM_API_KEY_FILE":          write(t, filepath.Join(dir, "key"), "key\n"),
+		"CODERCLAW_LLM_BASE_URL":              "http://localhost:11434/v1",
+		"CODERCLAW_GITHUB_CLIENT_SECRET_FILE": write(t, filepath.Join(dir, "hub"), "hub\n"),
+		"CODERCLAW_GOOGLE_CLIENT_SECRET_FILE": write(t, filepath.Join(dir, "goo"), "goo\n"),
 	})
 	c, warnings, err := Load(Options{})
 	if err != nil || len(warnings) > 0 {
 		t.Fatal(err, warnings)
 	}
-	if got := []string{c.Token.Reveal(), c.DatabaseURL.Reveal(), c.LLM.APIKey.Reveal()}; !slices.Equal(got,
-		[]string{"0123456789abcdef", "postgres://db/claw", "key"}) {
+	if got := []string{
+		c.Token.Reveal(), c.DatabaseURL.Reveal(), c.LLM.APIKey.Reveal(), c.GitHub.ClientSecret.Reveal(), c.Google.ClientSecret.Reveal(),
+	}; !slices.Equal(got, []string{"0123456789abcdef", "postgres://db/claw", "key", "hub", "goo"}) {
 		t.Errorf("read %q", got)
 	}
 }
@@ -177,13 +228,21 @@ CODERCLAW_LOG_FORMAT: "xml" is not one of auto, text, json`,
 			map[string]string{
 				"CODERCLAW_MAX_CONCURRENT_TASKS": "0", "CODERCLAW_DATABASE_MAX_CONNS": "-1", "CODERCLAW_SHUTDOWN_GRACE": "-1s",
 				"CODERCLAW_TOKEN": "two words", "CODERCLAW_LLM_BASE_URL": "ftp://models", "CODERCLAW_LISTEN": "7433",
-				"CODERCLAW_METRICS_LISTEN": "localhost:http",
+				"CODERCLAW_METRICS_LISTEN": "localhost:http", "CODERCLAW_RATE_LIMIT": "-1", "CODERCLAW_RATE_LIMIT_ANONYMOUS": "1000001",
+				"CODERCLAW_MAX_STREAMS_PER_PRINCIPAL": "-3", "CODERCLAW_AUDIT_RETENTION_DAYS": "-1",
+				"CODERCLAW_SESSION_TTL": "0s", "CODERCLAW_AUDIT_WITNESS_URL": "witness",
 			},
 			`CODERCLAW_MAX_CONCURRENT_TASKS: 0 is not within 1 to 10000
 CODERCLAW_DATABASE_MAX_CONNS: -1 is not within 0 to 10000
+CODERCLAW_RATE_LIMIT: -1 is not within 0 to 1000000
+CODERCLAW_RATE_LIMIT_ANONYMOUS: 1000001 is not within 0 to 1000000
+CODERCLAW_MAX_STREAMS_PER_PRINCIPAL: -3 is not within 0 to 1000000
+CODERCLAW_AUDIT_RETENTION_DAYS: -1 is not within 0 to 36500
 CODERCLAW_SHUTDOWN_GRACE: -1s is negative
 CODERCLAW_TOKEN: may hold only visible ASCII characters, no spaces
-CODERCLAW_LLM_BASE_URL: must be an http or https URL, e.g. http://127.0.0.1:11434/v1
+CODERCLAW_SESSION_TTL: 0s is not more than 0 and at most CODERCLAW_SESSION_MAX, which is 24h0m0s
+CODERCLAW_LLM_BASE_URL: must be an http or https URL
+CODERCLAW_AUDIT_WITNESS_URL: must be an http or https URL
 CODERCLAW_LISTEN: "7433" is not host:port or unix:/path
 CODERCLAW_METRICS_LISTEN: "localhost:http": the port must be a number from 0 to 65535`,
 		},
@@ -207,7 +266,20 @@ CODERCLAW_LLM_API_KEY_FILE: the file is larger than 16384 bytes`,
 		},
 		"a password in the model's address": {
 			map[string]string{"CODERCLAW_LLM_BASE_URL": "https://me:hunter2@models.example/v1"},
-			"CODERCLAW_LLM_BASE_URL: must not hold a user or password; the key goes into CODERCLAW_LLM_API_KEY",
+			"CODERCLAW_LLM_BASE_URL: must not hold a user or password",
+		},
+		"several faults among settings that belong together": {
+			map[string]string{"CODERCLAW_AUDIT_RETENTION_DAYS": "ever", "CODERCLAW_AUDIT_WITNESS_URL": "witness"},
+			"CODERCLAW_AUDIT_RETENTION_DAYS: \"ever\" is not a whole number\n" +
+				"CODERCLAW_AUDIT_WITNESS_URL: must be an http or https URL",
+		},
+		"sessions longer than a day": {
+			map[string]string{"CODERCLAW_SESSION_MAX": "25h"},
+			"CODERCLAW_SESSION_MAX: 25h0m0s is not more than 0 and at most 24h0m0s",
+		},
+		"sessions longer than they may be": {
+			map[string]string{"CODERCLAW_SESSION_MAX": "8h"},
+			"CODERCLAW_SESSION_TTL: 12h0m0s is not more than 0 and at most CODERCLAW_SESSION_MAX, which is 8h0m0s",
 		},
 		"a workspace that is not there": {
 			map[string]string{"CODERCLAW_WORKSPACE_ROOT": "/no/such/place"},
@@ -239,7 +311,6 @@ CODERCLAW_LOG_LEVEL: "loud" is not one of debug, info, warn, error`
 }
 
 func TestOnlyLoopbackGoesWithoutAuthentication(t *testing.T) {
-	const needsToken = "security.requireAuth is true and no credential is known: set CODERCLAW_TOKEN or CODERCLAW_TOKEN_FILE"
 	for name, c := range map[string]struct {
 		listen, requireAuth, token string
 		want                       string
@@ -257,16 +328,16 @@ func TestOnlyLoopbackGoesWithoutAuthentication(t *testing.T) {
 		"a name":                      {"localhost.example:7433", "false", "", "localhost.example:7433"},
 		"a token but not required":    {"0.0.0.0:7433", "false", "0123456789abcdef", "0.0.0.0:7433"},
 		"required with a token":       {"0.0.0.0:7433", "true", "0123456789abcdef", ""},
-		"required without a token":    {"127.0.0.1:7433", "true", "", needsToken},
+		"required of accounts alone":  {"0.0.0.0:7433", "true", "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			environment(t, map[string]string{
 				"CODERCLAW_LISTEN": c.listen, "CODERCLAW_REQUIRE_AUTH": c.requireAuth, "CODERCLAW_TOKEN": c.token,
 			})
 			want := c.want
-			if want != "" && want != needsToken {
+			if want != "" {
 				want = "security.requireAuth is false and " + want + " can be reached from other machines: " +
-					"set CODERCLAW_REQUIRE_AUTH=true and CODERCLAW_TOKEN (or CODERCLAW_TOKEN_FILE), or listen on 127.0.0.1"
+					"set CODERCLAW_REQUIRE_AUTH=true, or listen on 127.0.0.1"
 			}
 			_, _, err := Load(Options{Serves: true})
 			if err == nil && want != "" || err != nil && err.Error() != want {
@@ -303,18 +374,39 @@ func TestUnknownVariablesAreWarnedAbout(t *testing.T) {
 }
 
 func TestSettingsWithoutEffectAreWarnedAbout(t *testing.T) {
-	home := environment(t, map[string]string{"CODERCLAW_LLM_MODEL": "m-1"})
+	for name, c := range map[string]struct {
+		variables map[string]string
+		want      string
+	}{
+		"a model without an endpoint": {
+			map[string]string{"CODERCLAW_LLM_MODEL": "m-1"},
+			"CODERCLAW_LLM_API_KEY and CODERCLAW_LLM_MODEL do nothing without CODERCLAW_LLM_BASE_URL",
+		},
+		"a certificate for a Unix socket": {
+			map[string]string{"CODERCLAW_LISTEN": "unix:/run/claw.sock", "CODERCLAW_ACME_DOMAINS": "claw.example"},
+			"CODERCLAW_TLS_CERT_FILE and CODERCLAW_ACME_DOMAINS do nothing on a Unix socket",
+		},
+		"an address for a certificate authority that is not asked": {
+			map[string]string{"CODERCLAW_ACME_EMAIL": "ops@claw.example"},
+			"CODERCLAW_ACME_EMAIL does nothing without CODERCLAW_ACME_DOMAINS",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			environment(t, c.variables)
+			_, warnings, err := Load(Options{})
+			if err != nil || !slices.Equal(warnings, []string{c.want}) {
+				t.Errorf("got %q, %v", warnings, err)
+			}
+		})
+	}
+}
+
+func TestEnforcedTrustHasAnEffect(t *testing.T) {
+	home := environment(t, nil)
 	write(t, filepath.Join(home, ".coderclaw/.coderClaw/runtime.yaml"), "security: {enforceTrust: true}\n")
-	_, warnings, err := Load(Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := []string{
-		"security.enforceTrust is true, but this version has no device trust: devices are not checked",
-		"CODERCLAW_LLM_API_KEY and CODERCLAW_LLM_MODEL do nothing without CODERCLAW_LLM_BASE_URL",
-	}
-	if !slices.Equal(warnings, want) {
-		t.Errorf("got %q", warnings)
+	c, warnings, err := Load(Options{})
+	if err != nil || len(warnings) > 0 || !c.EnforceTrust {
+		t.Errorf("enforced: %t, warnings %q, %v", c.EnforceTrust, warnings, err)
 	}
 }
 
@@ -336,6 +428,16 @@ func TestInsecureSettingsAreListed(t *testing.T) {
 	c.LLM.BaseURL = "http://127.0.0.1:11434/v1"
 	if got := c.Insecure(); len(got) > 0 {
 		t.Errorf("a careful configuration is called insecure: %q", got)
+	}
+	c.Listen = "0.0.0.0:443"
+	want = []string{"0.0.0.0:443 is plain HTTP and can be reached from other machines: " +
+		"set CODERCLAW_TLS_CERT_FILE or CODERCLAW_ACME_DOMAINS, or see that only a proxy that ends TLS reaches it"}
+	if got := c.Insecure(); !slices.Equal(got, want) {
+		t.Errorf("got %q", got)
+	}
+	c.TLS = TLS{"cert.pem", "key.pem"}
+	if got := c.Insecure(); len(got) > 0 {
+		t.Errorf("TLS is called insecure: %q", got)
 	}
 }
 

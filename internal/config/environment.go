@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding"
 	"errors"
 	"fmt"
 	"io"
@@ -34,6 +35,9 @@ type secretFiles struct {
 	LLM             struct {
 		APIKeyFile string `split_words:"true"`
 	}
+	GitHub, Google struct {
+		ClientSecretFile string `split_words:"true"`
+	}
 }
 
 // readEnvironment overrides c with the variables that are set, and returns the
@@ -43,7 +47,7 @@ func (c *Config) readEnvironment() (known []string, err error) {
 	var files secretFiles
 	var faults []error
 	for _, spec := range []any{c, &files} {
-		names, err := process(spec)
+		names, err := process(prefix, spec)
 		known = append(known, names...)
 		faults = append(faults, err)
 	}
@@ -54,6 +58,8 @@ func (c *Config) readEnvironment() (known []string, err error) {
 		{"CODERCLAW_TOKEN", files.TokenFile, &c.Token},
 		{"CODERCLAW_DATABASE_URL", files.DatabaseURLFile, &c.DatabaseURL},
 		{"CODERCLAW_LLM_API_KEY", files.LLM.APIKeyFile, &c.LLM.APIKey},
+		{"CODERCLAW_GITHUB_CLIENT_SECRET", files.GitHub.ClientSecretFile, &c.GitHub.ClientSecret},
+		{"CODERCLAW_GOOGLE_CLIENT_SECRET", files.Google.ClientSecretFile, &c.Google.ClientSecret},
 	} {
 		if s.filename == "" {
 			continue
@@ -69,16 +75,22 @@ func (c *Config) readEnvironment() (known []string, err error) {
 	return known, errors.Join(faults...)
 }
 
-// process lets envconfig fill the struct that spec points at. It goes field by
-// field, because envconfig stops at the first value that it cannot read.
-func process(spec any) (names []string, err error) {
+// process lets envconfig fill the struct that spec points at, from variables
+// that begin with prefix. It goes field by field, because envconfig stops at the
+// first value that it cannot read, and takes what is set to nothing as a value.
+func process(prefix string, spec any) (names []string, err error) {
 	var faults []error
 	fields := reflect.ValueOf(spec).Elem()
 	for i := range fields.NumField() {
+		if group := fields.Field(i).Addr().Interface(); isGroup(fields.Field(i)) {
+			variables, err := process(prefix+"_"+strings.ToUpper(fields.Type().Field(i).Name), group)
+			names, faults = append(names, variables...), append(faults, err)
+			continue
+		}
 		one := reflect.New(reflect.StructOf([]reflect.StructField{fields.Type().Field(i)}))
 		field := one.Elem().Field(0)
 		field.Set(fields.Field(i))
-		variables := variablesOf(one.Interface())
+		variables := variablesOf(prefix, one.Interface())
 		names = append(names, variables...)
 		if !slices.ContainsFunc(variables, func(name string) bool { return os.Getenv(name) != "" }) {
 			continue
@@ -92,8 +104,14 @@ func process(spec any) (names []string, err error) {
 	return names, errors.Join(faults...)
 }
 
+// isGroup reports whether v is a struct of settings, and not one value.
+func isGroup(v reflect.Value) bool {
+	_, value := v.Addr().Interface().(encoding.TextUnmarshaler)
+	return v.Kind() == reflect.Struct && !value
+}
+
 // variablesOf returns the names that envconfig looks up for spec.
-func variablesOf(spec any) []string {
+func variablesOf(prefix string, spec any) []string {
 	var names strings.Builder
 	if err := envconfig.Usagef(prefix, spec, &names, "{{range .}}{{usage_key .}} {{end}}"); err != nil {
 		panic(fmt.Sprintf("config: list variables: %v", err)) // the template and the struct are ours

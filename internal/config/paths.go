@@ -29,15 +29,34 @@ func defaultDirs(home string, root bool) (configDir, dataDir string) {
 	return configDir, dataDir
 }
 
-// makePathsAbsolute resolves relative paths while the working directory is
-// still the one they were written for.
-func (c *Config) makePathsAbsolute() {
-	for _, path := range []*string{&c.ConfigDir, &c.DataDir, &c.WorkspaceRoot} {
+// SecurityFile returns where the organisation's policy is, if there is one.
+func (c Config) SecurityFile() string { return filepath.Join(c.ConfigDir, "security.yaml") }
+
+// ACMEDir returns where certificates and keys from an ACME authority are kept.
+func (c Config) ACMEDir() string { return filepath.Join(c.DataDir, "acme") }
+
+// complete fills in the defaults that depend on other settings, resolves
+// relative paths while the working directory is still the one they were written
+// for, and gives the public URL its one form.
+func (c *Config) complete() {
+	for _, path := range []*string{
+		&c.ConfigDir, &c.DataDir, &c.WorkspaceRoot, &c.TLS.CertFile, &c.TLS.KeyFile, &c.SigningKeyFile,
+		&c.Audit.CheckpointFile, &c.Audit.KeyFile,
+	} {
 		if *path == "" {
 			continue
 		}
 		if abs, err := filepath.Abs(*path); err == nil {
 			*path = abs
 		}
+	}
+	if c.Audit.CheckpointFile == "" {
+		c.Audit.CheckpointFile = filepath.Join(c.DataDir, "audit", "checkpoints")
+	}
+	if c.Audit.KeyFile == "" {
+		c.Audit.KeyFile = filepath.Join(filepath.Dir(c.Audit.CheckpointFile), "key")
+	}
+	if exact, err := origin(c.PublicURL); err == nil {
+		c.PublicURL = exact
 	}
 }

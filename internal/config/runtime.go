@@ -4,8 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"slices"
-	"strings"
+	"regexp"
 
 	"github.com/coderclaw/runtime/internal/strictyaml"
 )
@@ -15,8 +14,8 @@ const (
 	maxRuntimeBytes = 64 << 10
 )
 
-// The roles that exist without any policy being written.
-var builtinRoles = []string{"admin", "developer", "readonly", "ci"}
+// roleForm is how roles may be named. Which there are, the policies say.
+var roleForm = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,63}$`)
 
 // runtimeFile is the form of runtime.yaml.
 type runtimeFile struct {
@@ -73,8 +72,8 @@ func (c *Config) apply(f *runtimeFile, doc *strictyaml.Document) error {
 	}
 	for i := range f.Security.DefaultRoles {
 		role := &f.Security.DefaultRoles[i]
-		if doc.Has(role) && !slices.Contains(builtinRoles, *role) {
-			doc.Refuse(role, "defaultRoles: %.40q is not one of %s", *role, strings.Join(builtinRoles, ", "))
+		if doc.Has(role) && !roleForm.MatchString(*role) {
+			doc.Refuse(role, "defaultRoles: %.40q is no name of a role: a letter or digit first, then up to 63 of those and . _ -, in lower case", *role)
 		}
 	}
 	if n := &f.Deployment.MaxConcurrentTasks; doc.Has(n) && !taskCountAllowed(*n) {

@@ -94,7 +94,7 @@ deployment:
 func TestRuntimeFileSetsEveryKey(t *testing.T) {
 	t.Parallel()
 	got, err := read(`transport: {type: grpc, enabled: false}
-security: {enforceTrust: true, requireAuth: true, defaultRoles: [ci, readonly]}
+security: {enforceTrust: true, requireAuth: true, defaultRoles: [ci, team-developer]}
 deployment: {mode: distributed-cluster, allowRemoteSessions: true, maxConcurrentTasks: 10000}
 `)
 	if err != nil {
@@ -102,7 +102,7 @@ deployment: {mode: distributed-cluster, allowRemoteSessions: true, maxConcurrent
 	}
 	want := Default()
 	want.Mode, want.TransportType, want.TransportEnabled = DistributedCluster, TransportGRPC, false
-	want.EnforceTrust, want.RequireAuth, want.DefaultRoles = true, true, []string{"ci", "readonly"}
+	want.EnforceTrust, want.RequireAuth, want.DefaultRoles = true, true, []string{"ci", "team-developer"}
 	want.AllowRemoteSessions, want.MaxConcurrentTasks = true, 10_000
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
@@ -124,9 +124,9 @@ func TestRuntimeFileFaultsNameTheirPlace(t *testing.T) {
 			"transport:\n  type: carrier-pigeon\n",
 			`runtime.yaml:2:9: type: "carrier-pigeon" is not one of local, http, websocket, grpc`,
 		},
-		"a role that does not exist": {
-			"security:\n  defaultRoles: [developer, root]\n",
-			`runtime.yaml:2:29: defaultRoles: "root" is not one of admin, developer, readonly, ci`,
+		"a role that cannot exist": {
+			"security:\n  defaultRoles: [team-developer, Root]\n",
+			`runtime.yaml:2:34: defaultRoles: "Root" is no name of a role: a letter or digit first, then up to 63 of those and . _ -, in lower case`,
 		},
 		"too few tasks": {
 			"deployment:\n  maxConcurrentTasks: 0\n",
@@ -165,10 +165,10 @@ func TestRuntimeFileFaultsNameTheirPlace(t *testing.T) {
 			"runtime.yaml:1:42: nested deeper than 32 levels",
 		},
 		"all at once": {
-			"mode: x\nsecurity:\n  trust: yes\n  defaultRoles: [boss]\ndeployment: {maxConcurrentTasks: many}\n",
+			"mode: x\nsecurity:\n  trust: yes\n  defaultRoles: [-boss]\ndeployment: {maxConcurrentTasks: many}\n",
 			`runtime.yaml:1:7: mode: "x" is not one of local-only, remote-enabled, distributed-cluster
 runtime.yaml:3:3: unknown key "trust"; known here: defaultRoles, enforceTrust, requireAuth
-runtime.yaml:4:18: defaultRoles: "boss" is not one of admin, developer, readonly, ci
+runtime.yaml:4:18: defaultRoles: "-boss" is no name of a role: a letter or digit first, then up to 63 of those and . _ -, in lower case
 runtime.yaml:5:34: maxConcurrentTasks must be a whole number, not "many"`,
 		},
 	} {

@@ -18,6 +18,7 @@ func TestSecretsDoNotShow(t *testing.T) {
 	secret := config.NewSecret("hunter2")
 	c := config.Default()
 	c.Token, c.DatabaseURL, c.LLM.APIKey = secret, secret, secret
+	c.GitHub.ClientSecret, c.Google.ClientSecret = secret, secret
 
 	var shown bytes.Buffer
 	for _, value := range []any{secret, &secret, c, &c, hidden{secret}, []config.Secret{secret}, map[string]config.Secret{"k": secret}} {
