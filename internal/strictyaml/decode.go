@@ -17,10 +17,14 @@ import (
 
 // Decode reads one YAML document of at most maxBytes into the struct that into
 // points at. Keys are the fields' yaml tags; a field without one is not read.
-// Fields are structs, pointers to structs, slices, strings, whole numbers,
-// booleans, or implement encoding.TextUnmarshaler, whose error then becomes a
-// fault at the value. What the document does not name, or names with a fault,
-// stays as it was; an empty document names nothing.
+// Fields are structs, slices, maps with keys of text, strings, whole numbers,
+// booleans, pointers to those, or implement encoding.TextUnmarshaler, whose
+// error then becomes a fault at the value; a slice that does so may be given as
+// a list as well. What the document does not name, or names with a fault, stays
+// as it was; an empty document names nothing.
+//
+// The values of a map have no address and so no place, except those that are
+// pointers, which stand where their keys do, and the items of lists.
 func Decode(filename string, data []byte, maxBytes int, into any) *Document {
 	d := &Document{filename: filename, places: map[any]place{}}
 	tokens := d.scan(data, maxBytes)
@@ -61,7 +65,8 @@ func (d *Document) value(name string, n ast.Node, v reflect.Value) {
 		d.refuseAt(nodePlace(n), "%s has no value", name)
 		return
 	}
-	if u, ok := reflect.TypeAssert[encoding.TextUnmarshaler](v.Addr()); ok {
+	_, listed := n.(*ast.SequenceNode)
+	if u, ok := reflect.TypeAssert[encoding.TextUnmarshaler](v.Addr()); ok && !(listed && v.Kind() == reflect.Slice) {
 		d.text(name, n, v, func(s string) error { return u.UnmarshalText([]byte(s)) })
 		return
 	}
@@ -74,6 +79,8 @@ func (d *Document) value(name string, n ast.Node, v reflect.Value) {
 		d.mapping(name, n, v)
 	case reflect.Slice:
 		d.list(name, n, v)
+	case reflect.Map:
+		d.table(name, n, v)
 	case reflect.String:
 		d.text(name, n, v, func(s string) error { v.SetString(s); return nil })
 	case reflect.Bool:
@@ -83,10 +90,10 @@ func (d *Document) value(name string, n ast.Node, v reflect.Value) {
 			return
 		}
 		d.refuseAt(nodePlace(n), "%s must be true or false, not %s", name, describe(n))
-	case reflect.Int:
+	case reflect.Int, reflect.Int64:
 		if i, ok := n.(*ast.IntegerNode); ok {
-			if number, err := strconv.Atoi(i.Token.Value); err == nil {
-				v.SetInt(int64(number))
+			if number, err := strconv.ParseInt(i.Token.Value, 10, v.Type().Bits()); err == nil {
+				v.SetInt(number)
 				d.keep(n, v)
 				return
 			}
@@ -98,6 +105,55 @@ func (d *Document) value(name string, n ast.Node, v reflect.Value) {
 }
 
 func (d *Document) mapping(name string, n ast.Node, v reflect.Value) {
+	fields, known := fieldsOf(v)
+	ok := d.pairs(name, n, func(key *ast.StringNode, value ast.Node) {
+		field, ok := fields[key.Value]
+		if !ok {
+			d.refuseAt(nodePlace(key), "unknown key %.40q; known here: %s", key.Value, strings.Join(known, ", "))
+			return
+		}
+		d.entry(key, value, field)
+	})
+	if ok {
+		d.keep(n, v)
+	}
+}
+
+// table is a mapping whose keys are up to whoever writes the file.
+func (d *Document) table(name string, n ast.Node, v reflect.Value) {
+	t := v.Type()
+	v.Set(reflect.MakeMap(t))
+	ok := d.pairs(name, n, func(key *ast.StringNode, value ast.Node) {
+		if key.Value == "" {
+			d.refuseAt(nodePlace(key), "a key of %s is empty", name)
+			return
+		}
+		entry := reflect.New(t.Elem()).Elem()
+		d.entry(key, value, entry)
+		if entry.Kind() == reflect.Pointer {
+			if entry.IsNil() {
+				return
+			}
+			d.places[entry.Interface()] = nodePlace(key)
+		}
+		v.SetMapIndex(reflect.ValueOf(key.Value).Convert(t.Key()), entry)
+	})
+	if ok {
+		d.keep(n, v)
+	}
+}
+
+func (d *Document) entry(key *ast.StringNode, value ast.Node, v reflect.Value) {
+	if _, ok := value.(*ast.NullNode); ok {
+		d.refuseAt(nodePlace(key), "%s has no value", key.Value)
+		return
+	}
+	d.value(key.Value, value, v)
+}
+
+// pairs calls each with the keys and values of a mapping, and refuses what has
+// no keys, and keys that are repeated or no text.
+func (d *Document) pairs(name string, n ast.Node, each func(key *ast.StringNode, value ast.Node)) bool {
 	var pairs []*ast.MappingValueNode
 	switch n := n.(type) {
 	case *ast.MappingNode:
@@ -106,10 +162,8 @@ func (d *Document) mapping(name string, n ast.Node, v reflect.Value) {
 		pairs = []*ast.MappingValueNode{n}
 	default:
 		d.refuseAt(nodePlace(n), "%s must have keys, not %s", name, describe(n))
-		return
+		return false
 	}
-	d.keep(n, v)
-	fields, known := fieldsOf(v)
 	seen := map[string]int{}
 	for _, pair := range pairs {
 		at := nodePlace(pair.Key)
@@ -118,22 +172,14 @@ func (d *Document) mapping(name string, n ast.Node, v reflect.Value) {
 			d.refuseAt(at, "a key must be a plain name, not %s", describe(pair.Key))
 			continue
 		}
-		field, ok := fields[key.Value]
-		if !ok {
-			d.refuseAt(at, "unknown key %.40q; known here: %s", key.Value, strings.Join(known, ", "))
-			continue
-		}
 		if line, ok := seen[key.Value]; ok {
 			d.refuseAt(at, "key %q is given twice, first in line %d", key.Value, line)
 			continue
 		}
 		seen[key.Value] = at.line
-		if _, ok := pair.Value.(*ast.NullNode); ok {
-			d.refuseAt(at, "%s has no value", key.Value)
-			continue
-		}
-		d.value(key.Value, pair.Value, field)
+		each(key, pair.Value)
 	}
+	return true
 }
 
 func (d *Document) list(name string, n ast.Node, v reflect.Value) {

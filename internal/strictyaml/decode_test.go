@@ -206,3 +206,59 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+func TestDecodeReadsMapsAndListsThatMayBeText(t *testing.T) {
+	t.Parallel()
+	var f struct {
+		Beds   map[string]*plant              `yaml:"beds"`
+		Owners map[colour][]string            `yaml:"owners"`
+		Nested map[string]map[string][]colour `yaml:"nested"`
+		Tools  words                          `yaml:"tools"`
+		Seeds  words                          `yaml:"seeds"`
+		Number int64                          `yaml:"number"`
+	}
+	doc := strictyaml.Decode("g.yaml", []byte(`beds:
+  front:
+    name: rose
+  back: {name: sage}
+owners: {green: [ann, bob]}
+nested: {a: {"b/c": [green]}}
+tools: rake hoe
+seeds: [pea, bean]
+number: 583231000000
+`), limit, &f)
+	if err := doc.Err(); err != nil {
+		t.Fatal(err)
+	}
+	if f.Beds["front"].Name != "rose" || f.Beds["back"].Name != "sage" || len(f.Owners["green"]) != 2 ||
+		f.Nested["a"]["b/c"][0] != "green" || len(f.Tools) != 2 || len(f.Seeds) != 2 || f.Number != 583231000000 {
+		t.Errorf("decoded %+v", f)
+	}
+	for value, want := range map[any]string{
+		f.Beds["front"]: "g.yaml:2:3", &f.Owners["green"][1]: "g.yaml:5:23", &f.Number: "g.yaml:9:9", new(int): "g.yaml:1:1",
+	} {
+		if got := doc.Place(value); got != want {
+			t.Errorf("%v stands at %s, want %s", value, got, want)
+		}
+	}
+	for text, want := range map[string]string{
+		"beds: 3\n":                        "1:7: beds must have keys, not 3",
+		"beds:\n  a: {size: 1}\n":          `2:7: unknown key "size"; known here: name`,
+		"beds:\n  a:\n":                    "2:3: a has no value",
+		"beds: {a: *x}\n":                  "1:11: anchors, aliases and tags are not accepted",
+		"beds: {'': {name: a}}\n":          "1:8: a key of beds is empty",
+		"beds:\n  a: {}\n  b: {}\n  a: {}": `4:3: key "a" is given twice, first in line 2`,
+		"owners: {green: ann}\n":           `1:17: green must be a list, not "ann"`,
+	} {
+		if err := strictyaml.Decode("g.yaml", []byte(text), limit, &f).Err(); err == nil || err.Error() != "g.yaml:"+want {
+			t.Errorf("%q: %v, want %s", text, err, want)
+		}
+	}
+}
+
+type words []string
+
+func (w *words) UnmarshalText(text []byte) error {
+	*w = strings.Fields(string(text))
+	return nil
+}

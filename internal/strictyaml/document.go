@@ -64,6 +64,16 @@ func (d *Document) Has(value any) bool {
 	return ok
 }
 
+// Place tells where *value stands, as file:line:column: at the beginning of the
+// file if the file does not give it.
+func (d *Document) Place(value any) string {
+	at, ok := d.places[value]
+	if !ok {
+		at = place{1, 1}
+	}
+	return fmt.Sprintf("%s:%d:%d", d.filename, at.line, at.column)
+}
+
 // Refuse adds a fault at the place of *value, or at the beginning of the file
 // if that has none.
 func (d *Document) Refuse(value any, format string, args ...any) {
