@@ -82,8 +82,8 @@ func process(prefix string, spec any) (names []string, err error) {
 	var faults []error
 	fields := reflect.ValueOf(spec).Elem()
 	for i := range fields.NumField() {
-		if group := fields.Field(i).Addr().Interface(); isGroup(fields.Field(i)) {
-			variables, err := process(prefix+"_"+strings.ToUpper(fields.Type().Field(i).Name), group)
+		if isGroup(fields.Field(i)) {
+			variables, err := process(prefix+"_"+strings.ToUpper(fields.Type().Field(i).Name), fields.Field(i).Addr().Interface())
 			names, faults = append(names, variables...), append(faults, err)
 			continue
 		}
@@ -106,7 +106,7 @@ func process(prefix string, spec any) (names []string, err error) {
 
 // isGroup reports whether v is a struct of settings, and not one value.
 func isGroup(v reflect.Value) bool {
-	_, value := v.Addr().Interface().(encoding.TextUnmarshaler)
+	_, value := reflect.TypeAssert[encoding.TextUnmarshaler](v.Addr())
 	return v.Kind() == reflect.Struct && !value
 }
 
