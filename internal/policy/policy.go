@@ -1,12 +1,17 @@
 // Package policy decides who may do what and says why. It is pure: it does no
 // I/O, reads no clock and keeps no state, so that every decision can be
 // repeated from its arguments.
+//
+// What is demanded stands in documents, one of the organisation and one for
+// each project that has its own. Compile makes a Policy of them once, and
+// Decide asks its layers for every request: all must allow, deny rules bind
+// administrators too, and a project's document can only take away. What is not
+// understood is refused when the document is read, and what cannot be
+// evaluated denies.
 package policy
 
 import (
-	"fmt"
-	"slices"
-	"strings"
+	"sync"
 
 	"github.com/coderclaw/runtime/internal/fault"
 )
@@ -39,42 +44,6 @@ var Permissions = []Permission{
 	TaskSubmit, TaskRead, TaskCancel, AgentInvoke, SkillExecute, ConfigRead, ConfigWrite, AdminAll,
 }
 
-// Role is a named set of permissions.
-type Role string
-
-// The built-in roles.
-const (
-	Admin     Role = "admin"
-	Developer Role = "developer"
-	ReadOnly  Role = "readonly"
-	CI        Role = "ci"
-)
-
-var grants = map[Role][]Permission{
-	Admin:     {AdminAll},
-	Developer: {TaskSubmit, TaskRead, TaskCancel, AgentInvoke, SkillExecute},
-	ReadOnly:  {TaskRead, ConfigRead},
-	CI:        {TaskSubmit, TaskRead, AgentInvoke},
-}
-
-// Known reports whether r names a role.
-func (r Role) Known() bool {
-	_, ok := grants[r]
-	return ok
-}
-
-// Permissions returns what the caller's roles grant, without duplicates, in
-// the order of Permissions. An unknown role grants nothing.
-func (c Caller) Permissions() []Permission {
-	var held []Permission
-	for _, p := range Permissions {
-		if Authorize(c, p).Allowed {
-			held = append(held, p)
-		}
-	}
-	return held
-}
-
 // Err returns nil for an allowed decision and a Forbidden fault with the
 // reason for a denied one.
 func (d Decision) Err() error {
@@ -84,28 +53,20 @@ func (d Decision) Err() error {
 	return fault.New(fault.Forbidden, "%s", d.Reason)
 }
 
-// Authorize decides whether c holds p.
+// undocumented is the policy without any document.
+var undocumented = sync.OnceValue(func() *Policy {
+	p, err := Compile(nil, nil, Options{})
+	if err != nil {
+		panic(err) // nothing was given that could be refused
+	}
+	return p
+})
+
+// Authorize decides by the built-in roles alone whether c holds p.
 func Authorize(c Caller, p Permission) Decision {
-	if p == Public {
-		return Decision{Allowed: true, Reason: "open to anyone"}
-	}
-	if c.UserID == "" {
-		return Decision{Reason: "no principal"}
-	}
-	if p == Authenticated {
-		return Decision{Allowed: true, Reason: "open to every principal"}
-	}
-	for _, r := range c.Roles {
-		if granted := grants[r]; slices.Contains(granted, p) || slices.Contains(granted, AdminAll) {
-			return Decision{Allowed: true, Reason: fmt.Sprintf("role %s grants %s", r, p)}
-		}
-	}
-	if len(c.Roles) == 0 {
-		return Decision{Reason: fmt.Sprintf("%s is needed and %s has no role", p, c.UserID)}
-	}
-	names := make([]string, len(c.Roles))
-	for i, r := range c.Roles {
-		names[i] = string(r)
-	}
-	return Decision{Reason: fmt.Sprintf("%s is needed and no role of %s grants it (%s)", p, c.UserID, strings.Join(names, ", "))}
+	return undocumented().Decide(c, Request{Permission: p})
 }
+
+// Permissions returns what c's roles grant if they are built in, as
+// Policy.Permissions does.
+func (c Caller) Permissions() []Permission { return undocumented().Permissions(c) }

@@ -31,8 +31,8 @@ func TestDenialsSayWhy(t *testing.T) {
 		asks   policy.Permission
 		reason string
 	}{
-		{policy.Caller{}, policy.TaskRead, "no principal"},
-		{policy.Caller{}, policy.Authenticated, "no principal"},
+		{policy.Caller{}, policy.TaskRead, "there is no valid session: nobody is known to ask"},
+		{policy.Caller{}, policy.Authenticated, "there is no valid session: nobody is known to ask"},
 		{policy.Caller{UserID: "ann"}, policy.TaskRead, "task:read is needed and ann has no role"},
 		{policy.Caller{UserID: "ann", Roles: []policy.Role{policy.ReadOnly, policy.CI}}, policy.TaskCancel,
 			"task:cancel is needed and no role of ann grants it (readonly, ci)"},
