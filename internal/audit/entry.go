@@ -32,23 +32,23 @@ const (
 // Entry is one decision: who, from where, asked to do what, and what came of
 // it. Id and time are given to it by NewEntry.
 type Entry struct {
-	ID            uuid.UUID
-	CreatedAt     time.Time
-	PolicyVersion int64 // of the organisation's policy document; 0: the built-in one
-	UserID        string
-	SessionID     string
-	DeviceID      string
-	ProjectID     string
-	Action        string // resource and verb, e.g. task.submit
-	ResourceType  string
-	ResourceID    string
-	Result        Result
-	Layer         string // of the policy that decided
-	Rule          string
-	Reason        string
-	RequestID     string
-	Address       string
-	Details       json.RawMessage // an object, or nil
+	ID            uuid.UUID       `json:"id"`
+	CreatedAt     time.Time       `json:"createdAt"`
+	PolicyVersion int64           `json:"policyVersion"` // of the organisation's policy document; 0: the built-in one
+	UserID        string          `json:"userId"`
+	SessionID     string          `json:"sessionId,omitempty"`
+	DeviceID      string          `json:"deviceId,omitempty"`
+	ProjectID     string          `json:"projectId,omitempty"`
+	Action        string          `json:"action"` // resource and verb, e.g. task.submit
+	ResourceType  string          `json:"resourceType,omitempty"`
+	ResourceID    string          `json:"resourceId,omitempty"`
+	Result        Result          `json:"result"`
+	Layer         string          `json:"layer,omitempty"` // of the policy that decided
+	Rule          string          `json:"rule,omitempty"`
+	Reason        string          `json:"reason,omitempty"`
+	RequestID     string          `json:"requestId,omitempty"`
+	Address       string          `json:"address,omitempty"`
+	Details       json.RawMessage `json:"details,omitempty"` // an object, or nil
 }
 
 // NewEntry is the entry of a decision about the caller.
@@ -90,15 +90,28 @@ func InsertSQL(first int, more string, instead map[string]string) string {
 		" FROM unnest(" + strings.Join(params, ", ") + ") WITH ORDINALITY AS entry (" + strings.Join(names, ", ") + ", n) " + more
 }
 
+// MaxTextBytes bounds each text of an entry; what is longer is cut. It fits an
+// index, whatever a client sent.
+const MaxTextBytes = 1024
+
+// text makes of what may come from a client what the database takes as text:
+// valid UTF-8 without NUL, of bounded length.
+func text(s string) string {
+	if len(s) > MaxTextBytes {
+		s = s[:MaxTextBytes]
+	}
+	return strings.ReplaceAll(strings.ToValidUTF8(s, ""), "\x00", "\ufffd")
+}
+
 // Args are the parameters of InsertSQL for the entries.
 func Args(entries ...Entry) []any {
 	n := len(entries)
 	ids, times, versions, details := make([]uuid.UUID, n), make([]time.Time, n), make([]int64, n), make([]*string, n)
 	const texts = 13
-	text := make([][]string, texts)
+	lists := make([][]string, texts)
 	cells := make([]string, texts*n)
-	for i := range text {
-		text[i] = cells[i*n : (i+1)*n]
+	for i := range lists {
+		lists[i] = cells[i*n : (i+1)*n]
 	}
 	for i, e := range entries {
 		ids[i], times[i], versions[i] = e.ID, e.CreatedAt, e.PolicyVersion
@@ -106,7 +119,7 @@ func Args(entries ...Entry) []any {
 			e.UserID, e.SessionID, e.DeviceID, e.ProjectID, e.Action, e.ResourceType, e.ResourceID,
 			string(e.Result), e.Layer, e.Rule, e.Reason, e.RequestID, e.Address,
 		} {
-			text[f][i] = v
+			lists[f][i] = text(v)
 		}
 		if e.Details != nil {
 			d := string(e.Details)
@@ -114,8 +127,8 @@ func Args(entries ...Entry) []any {
 		}
 	}
 	args := []any{ids, times, versions}
-	for _, t := range text {
-		args = append(args, t)
+	for _, l := range lists {
+		args = append(args, l)
 	}
 	return append(args, details)
 }
