@@ -171,9 +171,9 @@ func prepare(d *Document) document {
 	for i := range d.SkillPolicies {
 		s := &d.SkillPolicies[i]
 		path := "skillPolicies[" + s.SkillID + "]."
-		least := level{s.RequireDeviceTrust, d.rule("%srequireDeviceTrust", path)}
-		if s.TrustLevel > least.level {
-			least = level{s.TrustLevel, d.rule("%strustLevel", path)}
+		least := level{s.least(), d.rule("%srequireDeviceTrust", path)}
+		if s.TrustLevel > s.RequireDeviceTrust {
+			least.rule = d.rule("%strustLevel", path)
 		}
 		doc.skills[s.SkillID] = skill{s, path, d.rule("%sdangerous", path), d.rule("%srequiredPermissions", path), least}
 	}

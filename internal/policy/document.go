@@ -100,6 +100,9 @@ type SkillPolicy struct {
 	TrustLevel         TrustLevel `yaml:"trustLevel"`
 }
 
+// least is the level that a device needs.
+func (s *SkillPolicy) least() TrustLevel { return max(s.RequireDeviceTrust, s.TrustLevel) }
+
 // OrganizationPolicy is demanded of the agents and skills of all projects.
 type OrganizationPolicy struct {
 	RequiredSkills []string `yaml:"requiredSkills"` // every agent that is used has them

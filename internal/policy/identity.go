@@ -1,5 +1,10 @@
 package policy
 
+import (
+	"maps"
+	"slices"
+)
+
 // Provider is a kind of identity provider.
 type Provider string
 
@@ -74,30 +79,41 @@ type Sessions struct {
 
 const maxSessionHours = 24
 
-// roleLists returns every list of roles that providers bring.
-func (id *Identity) roleLists() (lists []roleList) {
-	add := func(path string, by map[string][]Role) {
-		for name, roles := range by {
-			lists = append(lists, roleList{path + "[" + name + "]", roles, nil})
-		}
-	}
+// source is one entry of the identity section: whose credentials are accepted,
+// and which roles they bring.
+type source struct {
+	path  string
+	entry any
+	lists []roleList
+}
+
+func (id *Identity) sources() (all []source) {
 	for i := range id.OIDC {
-		issuer := &id.OIDC[i]
-		path := "identity.oidc[" + issuer.Name + "]."
-		add(path+"groupRoles", issuer.GroupRoles)
-		for project, groups := range issuer.Projects {
-			add(path+"projects["+project+"]", groups)
+		o := &id.OIDC[i]
+		path := "identity.oidc[" + o.Name + "]"
+		lists := mapped(path+".groupRoles", o.GroupRoles)
+		for _, project := range slices.Sorted(maps.Keys(o.Projects)) {
+			lists = append(lists, mapped(path+".projects["+project+"]", o.Projects[project])...)
 		}
+		all = append(all, source{path, o, lists})
 	}
-	if id.GitHub != nil {
-		add("identity.github.teamRoles", id.GitHub.TeamRoles)
+	if g := id.GitHub; g != nil {
+		all = append(all, source{"identity.github", g, mapped("identity.github.teamRoles", g.TeamRoles)})
 	}
-	if id.Google != nil {
-		add("identity.google.domainRoles", id.Google.DomainRoles)
+	if g := id.Google; g != nil {
+		all = append(all, source{"identity.google", g, mapped("identity.google.domainRoles", g.DomainRoles)})
 	}
 	for i := range id.GitHubActions {
-		rule := &id.GitHubActions[i]
-		lists = append(lists, roleList{"identity.githubActions[" + rule.Project + "].role", []Role{rule.Role}, &rule.Role})
+		a := &id.GitHubActions[i]
+		path := "identity.githubActions[" + a.Project + "]"
+		all = append(all, source{path, a, []roleList{{path + ".role", []Role{a.Role}, &a.Role}}})
+	}
+	return all
+}
+
+func mapped(path string, by map[string][]Role) (lists []roleList) {
+	for _, name := range slices.Sorted(maps.Keys(by)) {
+		lists = append(lists, roleList{path + "[" + name + "]", by[name], nil})
 	}
 	return lists
 }

@@ -129,5 +129,8 @@ func (d *Document) roleLists() []roleList {
 		s := &d.SkillPolicies[i]
 		lists = append(lists, roleList{"skillPolicies[" + s.SkillID + "].allowedRoles", s.AllowedRoles, nil})
 	}
-	return append(lists, d.Identity.roleLists()...)
+	for _, s := range d.Identity.sources() {
+		lists = append(lists, s.lists...)
+	}
+	return lists
 }
