@@ -27,11 +27,15 @@ const (
 // other users. When the files change, handshakes from then on have the new
 // certificate; one that cannot be used is logged and the old one stays.
 func FileTLS(certFile, keyFile string, log *slog.Logger) (*tls.Config, error) {
-	p := &pair{certFile: certFile, keyFile: keyFile, log: log, report: rate.Sometimes{Interval: time.Minute}}
+	return fileTLS(certFile, keyFile, checkInterval, log)
+}
+
+func fileTLS(certFile, keyFile string, every time.Duration, log *slog.Logger) (*tls.Config, error) {
+	p := &pair{certFile: certFile, keyFile: keyFile, every: every, log: log, report: rate.Sometimes{Interval: time.Minute}}
 	if err := p.load(); err != nil {
 		return nil, err
 	}
-	p.next.Store(time.Now().Add(checkInterval).UnixNano())
+	p.next.Store(time.Now().Add(every).UnixNano())
 	c := serverTLS()
 	c.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 		p.refresh(hello.Context())
@@ -47,14 +51,15 @@ func serverTLS() *tls.Config {
 // pair is a certificate and key in files.
 type pair struct {
 	certFile, keyFile string
+	every             time.Duration // between looks at the files
 	log               *slog.Logger
 
 	current atomic.Pointer[tls.Certificate]
 	next    atomic.Int64 // when to look at the files again, in Unix nanoseconds
 
 	loading   sync.Mutex
-	report    rate.Sometimes // files that are gone are missed at every look
-	cert, key os.FileInfo    // what the files were like when they were last read
+	report    rate.Sometimes // what cannot be used is tried again at every look
+	cert, key os.FileInfo    // what the files were like that are in use
 }
 
 // refresh takes over new files, if it is time to look for them. One handshake
@@ -64,7 +69,7 @@ func (p *pair) refresh(ctx context.Context) {
 		return
 	}
 	defer p.loading.Unlock()
-	defer func() { p.next.Store(time.Now().Add(checkInterval).UnixNano()) }()
+	defer func() { p.next.Store(time.Now().Add(p.every).UnixNano()) }()
 	if cert, err := os.Stat(p.certFile); err == nil && same(cert, p.cert) {
 		if key, err := os.Stat(p.keyFile); err == nil && same(key, p.key) {
 			return
@@ -81,15 +86,11 @@ func (p *pair) refresh(ctx context.Context) {
 
 // load reads the files and takes them over if they are in order.
 func (p *pair) load() error {
-	// A file that changes after this is found to differ next time, even if what
-	// is read now cannot be used: it may be written at this moment.
 	cert, certPEM, err := readPEM(p.certFile)
-	p.cert = cert
 	if err != nil {
 		return fmt.Errorf("read the TLS certificate: %w", err)
 	}
 	key, keyPEM, err := readPEM(p.keyFile)
-	p.key = key
 	if err != nil {
 		return fmt.Errorf("read the key of the TLS certificate: %w", err)
 	}
@@ -101,10 +102,12 @@ func (p *pair) load() error {
 		return fmt.Errorf("use the TLS certificate in %s and %s: %w", p.certFile, p.keyFile, err)
 	}
 	p.current.Store(&loaded)
+	p.cert, p.key = cert, key
 	return nil
 }
 
-// readPEM returns what is in a file, and what the file was like before.
+// readPEM returns what is in a file, and what the file was like before: if it is
+// written at this moment, it will be found to differ.
 func readPEM(filename string) (os.FileInfo, []byte, error) {
 	f, err := os.Open(filename)
 	if err != nil {
