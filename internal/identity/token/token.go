@@ -123,19 +123,20 @@ func (i Issuer) verify(raw string, key func(kid string) (ed25519.PublicKey, bool
 	}); err != nil {
 		return Claims{}, err
 	}
-	c.IssuedAt, c.ExpiresAt = time.Unix(issued, 0).UTC(), time.Unix(expires, 0).UTC()
-	switch {
+	// In whole seconds, as time.Unix wraps around where a claim may be.
+	switch latest := now.Add(Leeway).Unix(); {
 	case issuer != i.url:
 		return Claims{}, errors.New("iss is another issuer")
 	case audience != i.audience:
 		return Claims{}, errors.New("aud is another audience")
 	case issued <= 0 || expires <= 0:
 		return Claims{}, errors.New("iat or exp is missing")
-	case c.IssuedAt.After(now.Add(Leeway)) || time.Unix(notBefore, 0).After(now.Add(Leeway)):
+	case issued > latest || notBefore > latest:
 		return Claims{}, errors.New("it is not valid yet")
-	case !c.ExpiresAt.After(now):
+	case expires <= now.Unix():
 		return Claims{}, errors.New("it has expired")
 	}
+	c.IssuedAt, c.ExpiresAt = time.Unix(issued, 0).UTC(), time.Unix(expires, 0).UTC()
 	return c, i.check(c)
 }
 
@@ -167,14 +168,14 @@ func verifySignature(t jws.Token, key func(kid string) (ed25519.PublicKey, bool)
 
 // check holds for every token of i, signed or verified.
 func (i Issuer) check(c Claims) error {
-	switch {
+	switch lifetime := c.ExpiresAt.Unix() - c.IssuedAt.Unix(); {
 	case i.url == "" || i.audience == "":
 		return errors.New("the issuer has no URL or no audience")
 	case c.UserID == "" || c.SessionID == "" || c.ID == "":
 		return errors.New("sub, sid or jti is missing")
-	case !c.ExpiresAt.After(c.IssuedAt):
+	case lifetime <= 0:
 		return errors.New("exp is not after iat")
-	case c.ExpiresAt.Sub(c.IssuedAt) > MaxLifetime:
+	case lifetime > int64(MaxLifetime/time.Second):
 		return fmt.Errorf("it lives longer than %s", MaxLifetime)
 	}
 	return nil
