@@ -14,7 +14,12 @@ type Status struct {
 type Me struct {
 	UserID      string   `json:"userId"`
 	Roles       []string `json:"roles"`
-	Permissions []string `json:"permissions"`
+	Permissions []string `json:"permissions" doc:"What the roles grant and the credential carries."`
+	SessionID   string   `json:"sessionId,omitempty"`
+	ProjectID   string   `json:"projectId,omitempty" doc:"The project that the session is confined to."`
+	AllProjects bool     `json:"allProjects,omitempty"`
+	DeviceID    string   `json:"deviceId,omitempty"`
+	DeviceTrust string   `json:"deviceTrust" enum:"untrusted,verified,trusted"`
 }
 
 // Problem is the body of every error answer (RFC 9457,
