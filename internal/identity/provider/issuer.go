@@ -92,7 +92,7 @@ func (k oneKey) VerifySignature(_ context.Context, raw string) ([]byte, error) {
 	if k.key.Algorithm != "" && k.key.Algorithm != k.algorithm {
 		return nil, fmt.Errorf("is for %.20q, not %s", k.key.Algorithm, k.algorithm)
 	}
-	jws, err := jose.ParseSigned(raw, []jose.SignatureAlgorithm{jose.SignatureAlgorithm(k.algorithm)})
+	jws, err := jose.ParseSignedCompact(raw, []jose.SignatureAlgorithm{jose.SignatureAlgorithm(k.algorithm)})
 	if err != nil {
 		return nil, err
 	}

@@ -25,7 +25,7 @@ import (
 // What is registered at every provider for the server that is tested.
 const (
 	ClientID     = "coderclaw"
-	ClientSecret = "s3cr3t & more" //nolint:gosec // a secret of tests
+	ClientSecret = "s3cr3t & more"
 )
 
 // The paths of an Issuer.
