@@ -117,3 +117,14 @@ func mapped(path string, by map[string][]Role) (lists []roleList) {
 	}
 	return lists
 }
+
+// Accepts reports whether credentials of a kind of provider are accepted. All
+// are, unless the organisation's document lists some.
+func (p *Policy) Accepts(kind Provider) bool {
+	for i := range p.documents {
+		if listed := p.documents[i].Identity.Providers; listed != nil && !slices.Contains(listed, kind) {
+			return false
+		}
+	}
+	return true
+}
