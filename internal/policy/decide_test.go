@@ -223,9 +223,9 @@ func TestEnforcedTrustDemandsVerifiedDevicesWhereNoLevelIsGiven(t *testing.T) {
 			t.Errorf("%s: %+v", name, d)
 		}
 	}
-	p := compile(t, org(t, "{enforceTrust: true, minimumTrustLevel: untrusted}"), nil, policy.Options{})
+	p := compile(t, org(t, "{enforceTrust: true, minimumTrustLevel: untrusted}"), project(t, "enforceTrust: true"), policy.Options{})
 	if d := p.Decide(caller("ann admin"), submit); !d.Allowed {
-		t.Errorf("an organisation that demands nothing: %+v", d)
+		t.Errorf("an organisation that demands nothing, and a project that names no level: %+v", d)
 	}
 }
 
