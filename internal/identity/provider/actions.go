@@ -12,13 +12,28 @@ import (
 // account can have such a token made for any audience, so that nothing but the
 // rules tells friend from stranger.
 type actions struct {
-	rules    []Rule
-	audience string
-	issuer   *issuer
+	rules     []Rule   // each with its audience and its role
+	audiences []string // of all rules
+	issuer    *issuer
+}
+
+func newActions(rules []Rule, publicURL string, i *issuer) *actions {
+	a := &actions{issuer: i}
+	for _, r := range rules {
+		if r.Audience == "" {
+			r.Audience = publicURL
+		}
+		if r.Role == "" {
+			r.Role = "ci"
+		}
+		a.rules = append(a.rules, r)
+		a.audiences = append(a.audiences, r.Audience)
+	}
+	return a
 }
 
 func (a *actions) accept(ctx context.Context, t token) (Identity, error) {
-	subject, expires, err := a.issuer.verify(ctx, t, idTokenTypes, []string{a.audience})
+	subject, expires, err := a.issuer.verify(ctx, t, idTokenTypes, a.audiences)
 	if err != nil {
 		return Identity{}, err
 	}
@@ -42,11 +57,7 @@ func (a *actions) accept(ctx context.Context, t token) (Identity, error) {
 		ExpiresAt: expires,
 		OneUse:    true,
 	}
-	role := rule.Role
-	if role == "" {
-		role = "ci"
-	}
-	id.grant(rule.Project, []string{role})
+	id.grant(rule.Project, []string{rule.Role})
 	return id, nil
 }
 
@@ -72,6 +83,9 @@ func (a *actions) match(c claims) (Rule, error) {
 
 // check compares texts with texts: GitHub puts its ids into tokens as such.
 func (r Rule) check(c claims) error {
+	if !c.has("aud", r.Audience) {
+		return fmt.Errorf("aud is not %q", r.Audience)
+	}
 	if owner := c.text("repository_owner_id"); owner != strconv.FormatInt(r.RepositoryOwnerID, 10) {
 		return fmt.Errorf("repository_owner_id is %.20q", owner)
 	}

@@ -104,6 +104,22 @@ func TestPullRequestsAreLetInWhereARuleSaysSo(t *testing.T) {
 	}
 }
 
+func TestARuleCanWantAnAudienceOfItsOwn(t *testing.T) {
+	t.Parallel()
+	release := mainBranch
+	release.Project, release.Audience, release.Refs = "release", "claw-release", []string{"refs/heads/release"}
+	set, issuer := newActions(t, mainBranch, release)
+	onRelease := claims{"ref": "refs/heads/release"}
+	got, err := set.VerifyToken(t.Context(), issuer.ActionsToken("claw-release", onRelease))
+	if err != nil || got.ProjectID != "release" {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	for audience, changed := range map[string]claims{publicURL: onRelease, "claw-release": nil} {
+		_, err := set.VerifyToken(t.Context(), issuer.ActionsToken(audience, changed))
+		wantRefused(t, err, fault.Unauthenticated, "trust rule", "aud is not")
+	}
+}
+
 func TestActionsTokensAreSignedByRS256Alone(t *testing.T) {
 	t.Parallel()
 	set, issuer := newActions(t, mainBranch)

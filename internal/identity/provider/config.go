@@ -21,8 +21,8 @@ type Config struct {
 	// ActionsIssuer is the issuer of GitHub Actions tokens. Empty is that of
 	// github.com; a GitHub Enterprise Server has its own.
 	ActionsIssuer string
-	// PublicURL is the audience that GitHub Actions tokens must be made for,
-	// exactly: our own address.
+	// PublicURL is our own address: the audience that GitHub Actions tokens must
+	// be made for, exactly, where a rule names no other.
 	PublicURL string
 }
 
@@ -44,7 +44,9 @@ type OIDC struct {
 	UsernameClaim string
 	// GroupsClaim holds the names of groups; "" is none.
 	GroupsClaim string
-	GroupRoles  map[string][]string // role names by group
+	GroupRoles  map[string][]string // role names by group, in all projects
+	// ProjectRoles are role names by project and group, in that project alone.
+	ProjectRoles map[string]map[string][]string
 	// RequiredClaims must all be in a token, with these values or, for a claim
 	// that is a list, with these among others.
 	RequiredClaims map[string]string
@@ -91,6 +93,8 @@ type Rule struct {
 	// e.g. octo/ci/.github/workflows/agents.yml@refs/heads/main.
 	JobWorkflowRef string
 	Role           string // "" is ci
+	// Audience is what the tokens must be made for; "" is the PublicURL.
+	Audience string
 }
 
 const (
@@ -169,8 +173,11 @@ func (c Config) check() error {
 		if slices.Contains(p.Audiences, "") {
 			faults.fault(path+".audiences", "must not be empty texts")
 		}
-		if len(p.GroupRoles) > 0 && p.GroupsClaim == "" {
-			faults.fault(path+".groupRoles", "needs a groupsClaim")
+		if len(p.GroupRoles)+len(p.ProjectRoles) > 0 && p.GroupsClaim == "" {
+			faults.fault(path, "gives roles to groups and needs a groupsClaim")
+		}
+		if _, ok := p.ProjectRoles[""]; ok {
+			faults.fault(path+".projectRoles", "has a project without a name")
 		}
 	}
 	if c.GitHub != nil {
@@ -181,12 +188,13 @@ func (c Config) check() error {
 	}
 	if len(c.GitHubActions) > 0 {
 		faults.url("actionsIssuer", c.actionsIssuer())
-		if c.PublicURL == "" {
-			faults.fault("githubActions", "needs the public URL of this server, the audience of the tokens")
-		}
 	}
 	for i, r := range c.GitHubActions {
-		faults.rule(fmt.Sprintf("githubActions[%d]", i), r)
+		path := fmt.Sprintf("githubActions[%d]", i)
+		faults.rule(path, r)
+		if r.Audience == "" && c.PublicURL == "" {
+			faults.fault(path, "needs an audience: its own, or the public URL of this server")
+		}
 	}
 	return errors.Join(faults...)
 }

@@ -39,6 +39,7 @@ func TestAConfigurationThatLetsAnybodyInIsRefused(t *testing.T) {
 		{oidc(func(c *provider.OIDC) { c.ClientID = "" }), "needs a clientId"},
 		{oidc(func(c *provider.OIDC) { c.Audiences = []string{""} }), "audiences"},
 		{oidc(func(c *provider.OIDC) { c.GroupRoles = map[string][]string{"a": {"admin"}} }), "needs a groupsClaim"},
+		{oidc(func(c *provider.OIDC) { c.GroupsClaim, c.ProjectRoles = "g", map[string]map[string][]string{"": nil} }), "project without a name"},
 		{provider.Config{OIDC: []provider.OIDC{corp, {Name: "again", Issuer: corp.Issuer, ClientID: "d"}}}, "oidc[1].issuer: is in the list twice"},
 		{provider.Config{OIDC: []provider.OIDC{corp, {Name: "corp", Issuer: "https://other.example", ClientID: "d"}}}, "is taken"},
 		{provider.Config{GitHub: &provider.GitHub{ClientID: "c"}}, "all of GitHub could log in"},
@@ -57,7 +58,7 @@ func TestAConfigurationThatLetsAnybodyInIsRefused(t *testing.T) {
 		{rule(func(r *provider.Rule) { r.Refs = nil }), "needs refs or an environment"},
 		{rule(func(r *provider.Rule) { r.Refs = []string{"main"} }), "not a full ref"},
 		{rule(func(r *provider.Rule) { r.Refs = []string{"refs/heads/*"} }), "no wildcards"},
-		{provider.Config{GitHubActions: []provider.Rule{mainBranch}}, "public URL"},
+		{provider.Config{GitHubActions: []provider.Rule{mainBranch}}, "needs an audience"},
 	} {
 		_, err := provider.New(c.config, provider.Options{})
 		if err == nil || !strings.Contains(err.Error(), c.fault) {

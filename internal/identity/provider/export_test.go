@@ -19,3 +19,9 @@ func APIURL(baseURL string) string { return GitHub{BaseURL: baseURL}.apiURL() }
 
 // ClientElsewhere is how providers are reached that are not on loopback.
 func (s *Set) ClientElsewhere() *http.Client { return s.clients.of("https://idp.example") }
+
+// ReadClaims returns the issuer and the subject of a payload that is accepted.
+func ReadClaims(payload []byte) (issuer, subject string, err error) {
+	c, err := readObject(payload, claimNames)
+	return c.text("iss"), c.text("sub"), err
+}

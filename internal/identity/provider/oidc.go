@@ -62,6 +62,9 @@ func (p *oidcProvider) identity(subject string, c claims) (Identity, error) {
 	for _, group := range groups {
 		id.Groups = append(id.Groups, "oidc:"+p.config.Name+":"+group)
 		id.grant("", p.config.GroupRoles[group])
+		for project, roles := range p.config.ProjectRoles {
+			id.grant(project, roles[group])
+		}
 	}
 	return id, nil
 }

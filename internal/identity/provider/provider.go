@@ -121,11 +121,7 @@ func New(c Config, o Options) (*Set, error) {
 	}
 	if len(c.GitHubActions) > 0 {
 		url := c.actionsIssuer()
-		s.bearers[url] = &actions{
-			rules:    c.GitHubActions,
-			audience: c.PublicURL,
-			issuer:   newIssuer(url, onlyRS256, s.clients.of(url), o),
-		}
+		s.bearers[url] = newActions(c.GitHubActions, c.PublicURL, newIssuer(url, onlyRS256, s.clients.of(url), o))
 	}
 	return s, nil
 }

@@ -236,6 +236,19 @@ func TestRequiredClaimsKeepOthersOut(t *testing.T) {
 	}
 }
 
+func TestGroupsHaveRolesInProjects(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, func(c *provider.OIDC) {
+		c.GroupsClaim = "groups"
+		c.GroupRoles = map[string][]string{"dev": {"readonly"}}
+		c.ProjectRoles = map[string]map[string][]string{"shop": {"dev": {"developer"}, "ops": {"admin"}}, "bank": {"ops": {"admin"}}}
+	})
+	got, err := b.set.VerifyToken(t.Context(), b.issuer.Token(claims{"groups": "dev"}))
+	if err != nil || len(got.Roles) != 2 || !slices.Equal(got.Roles[""], []string{"readonly"}) || !slices.Equal(got.Roles["shop"], []string{"developer"}) {
+		t.Fatalf("roles %q, %v", got.Roles, err)
+	}
+}
+
 func TestGroupsThatCannotBeReadAreRefused(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, func(c *provider.OIDC) { c.GroupsClaim = "groups" })
