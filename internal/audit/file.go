@@ -21,6 +21,7 @@ type checkpointFile struct {
 	path string
 	size int64 // of the newest checkpoint in it
 	file *os.File
+	torn bool // it ends within a checkpoint: a write was cut short
 }
 
 // append writes the checkpoint through to the disk, unless it is there.
@@ -36,7 +37,11 @@ func (f *checkpointFile) append(c Checkpoint) error {
 	if err != nil {
 		return err
 	}
-	if _, err = f.file.WriteString(c.Note + "\n"); err == nil {
+	text := c.Note + "\n"
+	if f.torn {
+		text = "\n\n" + text
+	}
+	if _, err = f.file.WriteString(text); err == nil {
 		err = f.file.Sync()
 		if !info.Mode().IsRegular() {
 			err = nil // a pipe or a device has nothing to sync
@@ -44,11 +49,12 @@ func (f *checkpointFile) append(c Checkpoint) error {
 	}
 	if err != nil {
 		if info.Mode().IsRegular() {
-			_ = f.file.Truncate(info.Size()) // what was written of it is of no use
+			// What was written of it is of no use.
+			f.torn = f.file.Truncate(info.Size()) != nil || f.torn
 		}
 		return err
 	}
-	f.size = c.Size
+	f.size, f.torn = c.Size, false
 	return nil
 }
 
@@ -64,7 +70,7 @@ func (f *checkpointFile) open() (moved bool, err error) {
 		moved = true
 		f.close()
 	}
-	file, err := os.OpenFile(f.path, os.O_WRONLY|os.O_APPEND, 0)
+	file, err := os.OpenFile(f.path, os.O_RDWR|os.O_APPEND, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		moved = true
 		file, err = f.create()
@@ -72,11 +78,22 @@ func (f *checkpointFile) open() (moved bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	f.file = file
+	f.file, f.torn = file, torn(file)
 	if moved {
 		f.size = 0
 	}
 	return moved, nil
+}
+
+// torn reports whether a file does not end with a whole checkpoint.
+func torn(file *os.File) bool {
+	info, err := file.Stat()
+	if err != nil || !info.Mode().IsRegular() || info.Size() == 0 {
+		return false
+	}
+	end := make([]byte, 2)
+	_, err = file.ReadAt(end, max(0, info.Size()-2))
+	return err != nil || string(end) != "\n\n"
 }
 
 // create makes the file, and its name last.
@@ -85,7 +102,7 @@ func (f *checkpointFile) create() (*os.File, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	file, err := os.OpenFile(f.path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	file, err := os.OpenFile(f.path, os.O_RDWR|os.O_APPEND|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -126,8 +143,17 @@ func (f *checkpointFile) newest(v note.Verifier) (newest Checkpoint, err error) 
 	if !info.Mode().IsRegular() {
 		return newest, nil
 	}
-	start := max(0, info.Size()-tailBytes)
-	_, err = readCheckpoints(io.NewSectionReader(file, start, info.Size()-start), func(signed string) error {
+	tail := bufio.NewReader(file)
+	if start := info.Size() - tailBytes; start > 0 {
+		if _, err := file.Seek(start, io.SeekStart); err != nil {
+			return newest, fmt.Errorf("read checkpoints: %w", err)
+		}
+		// From the next empty line on, to begin with a whole paragraph.
+		for line := "-"; line != "\n" && err == nil; {
+			line, err = tail.ReadString('\n')
+		}
+	}
+	_, err = readCheckpoints(tail, func(signed string) error {
 		c, err := OpenCheckpoint(signed, v)
 		if err != nil {
 			return inconsistent("a checkpoint in %s is not signed with this server's key: %v", f.path, err)
@@ -140,8 +166,13 @@ func (f *checkpointFile) newest(v note.Verifier) (newest Checkpoint, err error) 
 	return newest, err
 }
 
-// signature begins a line with one.
-const signature = "— "
+const (
+	// signature begins a line with one.
+	signature = "— "
+	// signatureLength is that of an Ed25519 signature and the hash of its key,
+	// in base64.
+	signatureLength = 92
+)
 
 // readCheckpoints calls yield for every checkpoint, signed or not. It counts
 // the paragraphs that belong to none, such as a write that was cut short
@@ -161,7 +192,7 @@ func readCheckpoints(r io.Reader, yield func(signed string) error) (damaged int,
 			}
 			text = p
 			return nil
-		case text == "" || strings.Count(text, "\n") < 3:
+		case strings.Count(text, "\n") < 3 || len(p)-strings.LastIndex(strings.TrimSuffix(p, "\n"), " ") < signatureLength+2:
 			text = ""
 			damaged++
 			return nil

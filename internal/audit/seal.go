@@ -3,9 +3,9 @@ package audit
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/mod/sumdb/tlog"
 
@@ -15,7 +15,8 @@ import (
 const (
 	// sealLock is the advisory lock under which the log grows and shrinks.
 	sealLock = 0x61756474 // "audt"
-	// maxSeal bounds how many entries one transaction seals.
+	// maxSeal bounds how many entries one transaction seals, but for those of
+	// the last transaction among them.
 	maxSeal = 2000
 )
 
@@ -28,19 +29,14 @@ const (
 	someLater         // what a running transaction may still come before
 )
 
-// position is a place in the order of entries: by transaction, then id.
-type position struct {
-	txid uint64
-	id   uuid.UUID
-}
-
 // head is where the log ends, as one snapshot shows it.
 type head struct {
 	size       int64
 	leaves     int64 // one more than the last one's number
 	checkpoint string
-	// last is that of the last sealed entry that is still there.
-	last position
+	// last is the transaction of the last sealed entry that is still there.
+	// All entries of it, and of those before, are sealed.
+	last uint64
 	// renumbered says that last stands in another numbering of transactions
 	// than the present: the database was restored from a dump.
 	renumbered bool
@@ -49,22 +45,21 @@ type head struct {
 
 func readHead(ctx context.Context, tx pgx.Tx) (h head, err error) {
 	var last *uint64
-	var id *uuid.UUID
 	var moved, ahead bool
 	err = tx.QueryRow(ctx, `
 		WITH last AS (
-			SELECT e.txid, e.id FROM audit_leaves l JOIN audit_entries e ON e.id = l.entry_id ORDER BY l.seq DESC LIMIT 1
+			SELECT e.txid FROM audit_leaves l JOIN audit_entries e ON e.id = l.entry_id ORDER BY l.seq DESC LIMIT 1
 		)
 		SELECT s.size, s.checkpoint, coalesce((SELECT max(seq) FROM audit_leaves), -1), c.system_identifier,
-			s.cluster <> c.system_identifier, (SELECT txid FROM last), (SELECT id FROM last),
+			s.cluster <> c.system_identifier, (SELECT txid FROM last),
 			coalesce((SELECT txid FROM last) >= pg_snapshot_xmax(pg_current_snapshot()), true)
 		FROM audit_seal s, pg_control_system() c`).
-		Scan(&h.size, &h.checkpoint, &h.leaves, &h.cluster, &moved, &last, &id, &ahead)
+		Scan(&h.size, &h.checkpoint, &h.leaves, &h.cluster, &moved, &last, &ahead)
 	if err != nil {
 		return h, fmt.Errorf("read the head of the audit log: %w", err)
 	}
 	if last != nil {
-		h.last = position{*last, *id}
+		h.last = *last
 	}
 	h.leaves++ // from 0
 	h.renumbered = moved || ahead
@@ -137,41 +132,46 @@ func (l *Log) seal(ctx context.Context) (left remains, err error) {
 }
 
 // unsealed returns entries that have no place in the log yet, in order, as far
-// as no transaction can still put one before them.
+// as no transaction can still put one before them. It takes those of one
+// transaction together.
 func unsealed(ctx context.Context, tx pgx.Tx, h head) (entries []*row, left remains, err error) {
 	// One statement has one snapshot: the horizon is that of the rows it sees.
 	const beforeNow = `e.txid < pg_snapshot_xmax(pg_current_snapshot())`
-	where, order, args := `e.txid >= $2 AND (e.txid, e.id) > ($2, $3) AND `+beforeNow, ``, []any{maxSeal + 1, h.last.txid, h.last.id}
+	where, order, args := `e.txid > $1 AND `+beforeNow, ``, []any{h.last}
 	if h.renumbered {
 		// What was written before the restore comes first. The order of numbers
 		// then holds for all that follows.
-		where, order, args = `true`, beforeNow+`, `, args[:1]
+		where, order, args = `true`, beforeNow+`, `, nil
 	}
-	rows, err := tx.Query(ctx, `SELECT e.txid >= pg_snapshot_xmin(pg_current_snapshot()) AND `+beforeNow+`, `+rowColumns+`
-		FROM audit_entries e WHERE `+where+` AND NOT EXISTS (SELECT FROM audit_leaves l WHERE l.entry_id = e.id)
-		ORDER BY `+order+`e.txid, e.id LIMIT $1`, args...)
+	rows, err := tx.Query(ctx, `SELECT e.txid >= pg_snapshot_xmin(pg_current_snapshot()) AND `+beforeNow+`, `+rowColumns+` FROM (
+			SELECT * FROM audit_entries e WHERE `+where+` AND NOT EXISTS (SELECT FROM audit_leaves l WHERE l.entry_id = e.id)
+			ORDER BY `+order+`e.txid FETCH FIRST `+strconv.Itoa(maxSeal)+` ROWS WITH TIES
+		) e ORDER BY `+order+`e.txid, e.id`, args...)
 	if err != nil {
 		return nil, nothing, fmt.Errorf("read unsealed entries: %w", err)
 	}
 	defer rows.Close()
+	left = nothing
 	for rows.Next() {
-		if len(entries) == maxSeal {
-			return entries, someMore, nil
-		}
 		var unsettled bool
 		r, err := scanRow(rows, &unsettled)
 		if err != nil {
 			return nil, nothing, fmt.Errorf("read unsealed entries: %w", err)
 		}
 		if unsettled {
-			return entries, someLater, nil
+			left = someLater
+			break
 		}
 		entries = append(entries, r)
 	}
+	rows.Close()
 	if err := rows.Err(); err != nil {
 		return nil, nothing, fmt.Errorf("read unsealed entries: %w", err)
 	}
-	return entries, nothing, nil
+	if left == nothing && rows.CommandTag().RowsAffected() >= maxSeal {
+		left = someMore
+	}
+	return entries, left, nil
 }
 
 // appendLeaves adds the entries to a tree of that size and returns its root.

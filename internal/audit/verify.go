@@ -330,9 +330,7 @@ func (v *verification) readUnsealed(ctx context.Context, tx pgx.Tx) error {
 		if err != nil {
 			return fmt.Errorf("read unsealed entries: %w", err)
 		}
-		last := v.head.last
-		passed := e.txid < last.txid || e.txid == last.txid && slices.Compare(e.ID[:], last.id[:]) <= 0
-		if !v.head.renumbered && (passed || ahead) {
+		if !v.head.renumbered && (e.txid <= v.head.last || ahead) {
 			v.find(Inserted, -1, e.ID, "the entry was not written by the transaction that it names")
 			continue
 		}
