@@ -134,7 +134,7 @@ func TestParseJWKRefuses(t *testing.T) {
 	for _, row := range []struct{ says, in, old, with, want string }{
 		{"nothing", ed, ed, "", "not a JSON object"},
 		{"a list", ed, ed, "[" + ed + "]", "not a JSON object"},
-		{"two keys", ed, ed, ed + ec, "something follows"},
+		{"two keys", ed, ed, ed + ec, "not a JSON object"},
 		{"a key of more than 4 KiB", ed, "{", `{"kid":"` + strings.Repeat("a", 4096) + `",`, "longer than 4096 bytes"},
 		{"a private Ed25519 key", ed, "{", `{"d":"nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A",`, `"d" is not accepted`},
 		{"a private P-256 key", ec, "{", `{"d":"AAAA",`, `"d" is not accepted`},

@@ -80,6 +80,9 @@ func (s *Signer) String() string { return "[device key " + s.key.Thumbprint() + 
 // GoString keeps %#v from printing the private key.
 func (s *Signer) GoString() string { return s.String() }
 
+// MarshalText keeps encoders from writing the private key.
+func (s *Signer) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
 // Proof returns the DPoP proof (RFC 9449, section 4.2) for one request with this
 // method to this absolute URL. The accessToken is the one that the request
 // carries, the nonce the one that the server asked for; "" is none.

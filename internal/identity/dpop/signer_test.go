@@ -1,11 +1,11 @@
 package dpop_test
 
 import (
+	"crypto/ecdh"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/rsa"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
@@ -175,7 +175,7 @@ func TestParseSignerRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	big, err := rsa.GenerateKey(rand.Reader, 2048)
+	x25519, err := ecdh.X25519().GenerateKey(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -199,7 +199,7 @@ func TestParseSignerRefuses(t *testing.T) {
 		{"a block of another type", block("EC PRIVATE KEY", der(p384)), "not one PEM block"},
 		{"a block of noise", block("PRIVATE KEY", []byte("noise")), "not PKCS#8"},
 		{"a P-384 key", block("PRIVATE KEY", der(p384)), "not P-256"},
-		{"an RSA key", block("PRIVATE KEY", der(big)), "neither Ed25519 nor P-256"},
+		{"a key that does not sign", block("PRIVATE KEY", der(x25519)), "does not sign"},
 	} {
 		if _, err := dpop.ParseSigner(row.data); err == nil || !strings.Contains(err.Error(), row.want) {
 			t.Errorf("%s: got %v, want %q", row.says, err, row.want)
@@ -219,17 +219,16 @@ func TestParseSignerRefuses(t *testing.T) {
 func TestASignerIsNeverPrinted(t *testing.T) {
 	t.Parallel()
 	eachSigner(t, func(t *testing.T, s *dpop.Signer) {
-		encoded, err := json.Marshal(s)
+		encoded, err := json.Marshal(map[string]any{"key": s})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if string(encoded) != "{}" {
-			t.Errorf("its JSON is %s", encoded)
-		}
 		var log strings.Builder
-		slog.New(slog.NewTextHandler(&log, nil)).Info("key", "key", s)
-		for _, text := range []string{fmt.Sprintf("%v", s), fmt.Sprintf("%+v", s), fmt.Sprintf("%#v", s), log.String()} {
-			if !strings.Contains(text, "[device key "+s.Key().Thumbprint()+"]") || len(text) > 150 {
+		slog.New(slog.NewJSONHandler(&log, nil)).Info("key", "key", s)
+		for _, text := range []string{
+			fmt.Sprintf("%v", s), fmt.Sprintf("%+v", s), fmt.Sprintf("%#v", s), string(encoded), log.String(),
+		} {
+			if !strings.Contains(text, "[device key "+s.Key().Thumbprint()+"]") || len(text) > 200 {
 				t.Errorf("it prints as %s", text)
 			}
 		}

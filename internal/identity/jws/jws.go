@@ -12,7 +12,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"unicode/utf8"
 )
@@ -94,15 +93,23 @@ func Read(data []byte, fields Fields) (unknown []string, err error) {
 	if !utf8.Valid(data) {
 		return nil, errors.New("the text is not UTF-8")
 	}
-	d := json.NewDecoder(bytes.NewReader(data))
-	if start, err := d.Token(); err != nil || start != json.Delim('{') {
+	// What is valid is one value with nothing after it, so it can be cut without
+	// a second look at its syntax.
+	rest := skipSpace(data)
+	if !json.Valid(data) || rest[0] != '{' {
 		return nil, errors.New("the text is not a JSON object")
 	}
 	var names []string
-	for d.More() {
-		name, value, err := member(d)
-		if err != nil {
-			return nil, err
+	for rest = skipSpace(rest[1:]); rest[0] != '}'; {
+		var key, value []byte
+		key, rest = cut(rest)
+		value, rest = cut(rest[1:]) // after the colon
+		if rest[0] == ',' {
+			rest = skipSpace(rest[1:])
+		}
+		var name string
+		if err := json.Unmarshal(key, &name); err != nil {
+			return nil, fmt.Errorf("read the name %s: %w", key, err)
 		}
 		for _, other := range names {
 			if strings.EqualFold(name, other) {
@@ -120,24 +127,42 @@ func Read(data []byte, fields Fields) (unknown []string, err error) {
 			unknown = append(unknown, name)
 		}
 	}
-	if _, err := d.Token(); err != nil {
-		return nil, errors.New("the object does not end")
-	}
-	if _, err := d.Token(); err != io.EOF {
-		return nil, errors.New("something follows the object")
-	}
 	return unknown, nil
 }
 
-func member(d *json.Decoder) (name string, value json.RawMessage, err error) {
-	key, err := d.Token()
-	if err != nil {
-		return "", nil, errors.New("the text is not JSON")
+func skipSpace(data []byte) []byte { return bytes.TrimLeft(data, " \t\r\n") }
+
+// cut splits valid JSON after its first value, and drops the space around that.
+func cut(data []byte) (value, rest []byte) {
+	data = skipSpace(data)
+	end := valueEnd(data)
+	return data[:end], skipSpace(data[end:])
+}
+
+// valueEnd returns the length of the value that data begins with.
+func valueEnd(data []byte) int {
+	depth, quoted := 0, false
+	for i := 0; i < len(data); i++ {
+		switch c := data[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+			if !quoted && depth == 0 {
+				return i + 1
+			}
+		case quoted:
+		case c == '{' || c == '[':
+			depth++
+		case depth == 0 && strings.IndexByte(",:}] \t\r\n", c) >= 0:
+			return i // after a number, true, false or null
+		case c == '}' || c == ']':
+			if depth--; depth == 0 {
+				return i + 1
+			}
+		}
 	}
-	if err := d.Decode(&value); err != nil {
-		return "", nil, errors.New("the text is not JSON")
-	}
-	return key.(string), value, nil
+	return len(data)
 }
 
 // read reports whether f names the member.

@@ -93,12 +93,13 @@ func TestReadRefusesWhatParsersDisagreeAbout(t *testing.T) {
 		{"a fraction for a whole number", `{"exp":1.5}`, `"exp" has a value of the wrong type`},
 		{"a number beyond 64 bits", `{"exp":1e99}`, `"exp" has a value of the wrong type`},
 		{"a member that is refused", `{"crit":[]}`, `"crit" is not accepted`},
-		{"an object that does not end", `{"sub":"a"`, "does not end"},
-		{"a member without a value", `{"sub"}`, "not JSON"},
-		{"a comma at the end", `{"sub":"a",}`, "not JSON"},
-		{"another bracket at the end", `{"sub":"a"]`, "does not end"},
-		{"a second object", `{"sub":"a"}{"sub":"b"}`, "something follows"},
-		{"a byte after the object", `{"sub":"a"}x`, "something follows"},
+		{"an object that does not end", `{"sub":"a"`, "not a JSON object"},
+		{"a member without a value", `{"sub"}`, "not a JSON object"},
+		{"a comma at the end", `{"sub":"a",}`, "not a JSON object"},
+		{"another bracket at the end", `{"sub":"a"]`, "not a JSON object"},
+		{"a second object", `{"sub":"a"}{"sub":"b"}`, "not a JSON object"},
+		{"a member without a name", `{:1}`, "not a JSON object"},
+		{"a byte after the object", `{"sub":"a"}x`, "not a JSON object"},
 		{"a text that is not UTF-8", "{\"sub\":\"\xff\"}", "not UTF-8"},
 		{"more members than anyone needs", "{" + strings.Join(members, ",") + "}", "more than 64 members"},
 	} {
@@ -121,6 +122,7 @@ func FuzzRead(f *testing.F) {
 	f.Add([]byte(`{"sub":"a","exp":1,"cnf":{"jkt":"k"},"x":[null]}`))
 	f.Add([]byte(`{"sub":"a","Sub":"b"}`))
 	f.Add([]byte(`{"\ud800":"a"}`))
+	f.Add([]byte(" { \"a\\\"\" : [ {\"x\":\"]}\\\\\"} , 1 ] ,\n\"b\":-1.5e3 ,\"c\" : true\t,\"sub\":\"\\\"\"} "))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var sub string
 		unknown, err := jws.Read(data, jws.Fields{"sub": &sub})
