@@ -27,7 +27,8 @@ type Policy struct {
 	trustLocal bool
 	open, act  level // what devices need, to open a session and otherwise
 	documents  []document
-	custom     bool // there are custom rules
+	custom     bool      // there are custom rules
+	closed     *Decision // if not nil: what everything comes to
 }
 
 // grant is what a role grants. Its texts are made once, for decisions that

@@ -40,6 +40,8 @@ func (p *Policy) Decide(c Caller, r Request) Decision {
 	case r.Permission == Authenticated && !r.Opening:
 		d.Allowed, d.Layer, d.Reason = true, LayerSession, "open to every principal"
 		return d
+	case p.closed != nil:
+		return *p.closed
 	}
 	trust := p.trust(&c)
 	_ = p.deviceDenies(&d, &c, &r, trust) ||

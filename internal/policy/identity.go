@@ -121,6 +121,9 @@ func mapped(path string, by map[string][]Role) (lists []roleList) {
 // Accepts reports whether credentials of a kind of provider are accepted. All
 // are, unless the organisation's document lists some.
 func (p *Policy) Accepts(kind Provider) bool {
+	if p.closed != nil {
+		return false
+	}
 	for i := range p.documents {
 		if listed := p.documents[i].Identity.Providers; listed != nil && !slices.Contains(listed, kind) {
 			return false

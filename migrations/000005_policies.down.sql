@@ -1,0 +1,1 @@
+DROP TABLE policies, policy_documents, skills;
