@@ -29,8 +29,10 @@ func (k *Key) Public() string { return k.public }
 // Name returns the name of the log, which is part of the key.
 func (k *Key) Name() string { return k.signer.Name() }
 
-func (*Key) String() string   { return "[secret]" }
-func (*Key) GoString() string { return "[secret]" }
+func (*Key) String() string { return "[secret]" }
+
+// GoString keeps %#v from printing the key.
+func (k *Key) GoString() string { return k.String() }
 
 // LoadOrCreateKey reads the signing key in a file, or makes one for the log of
 // that name, e.g. claw.example.com/audit. Servers of one database share one.

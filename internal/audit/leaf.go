@@ -2,6 +2,7 @@ package audit
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -31,7 +32,7 @@ func scanRow(rows pgx.Rows, first ...any) (*row, error) {
 		text    [13]*string
 		details *string
 	)
-	target := append(first, &id, &created, &txid, &version)
+	target := slices.Concat(first, []any{&id, &created, &txid, &version})
 	for i := range text {
 		target = append(target, &text[i])
 	}

@@ -173,8 +173,6 @@ const (
 	lookInterval = 10 * time.Second
 	// tidyInterval is how often partitions are looked after.
 	tidyInterval = time.Hour
-	// goodbye bounds what is still written when Run ends.
-	goodbye = 5 * time.Second
 )
 
 // Run seals entries, at most once a second and only if there are any, tells
@@ -199,9 +197,7 @@ func (l *Log) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), goodbye)
-			defer cancel()
-			l.enqueue(last, l.floods.release(time.Time{})...)
+			l.enqueue(context.WithoutCancel(ctx), l.floods.release(time.Time{})...)
 			return nil
 		case <-l.poked:
 			seal = time.After(time.Until(soonest))

@@ -3,6 +3,7 @@ package audit_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -277,13 +278,11 @@ func TestWitnessGetsCheckpointsOnceItIsUp(t *testing.T) {
 			w.WriteHeader(http.StatusBadGateway)
 			return
 		}
-		b := new(strings.Builder)
-		if _, err := fmt.Fprint(b, q.Header.Get("Content-Type")); err != nil {
-			t.Error(err)
+		body, err := io.ReadAll(q.Body)
+		if err != nil || q.Header.Get("Content-Type") != "text/plain; charset=utf-8" {
+			t.Errorf("the witness got %q, %v", q.Header, err)
 		}
-		body := make([]byte, 4096)
-		n, _ := q.Body.Read(body)
-		got <- string(body[:n])
+		got <- string(body)
 	}))
 	defer server.Close()
 	key := newKey(t)

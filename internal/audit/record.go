@@ -42,20 +42,23 @@ func (l *Log) Record(ctx context.Context, e Entry) {
 
 // enqueue has the entries written, and waits for it, but not long.
 func (l *Log) enqueue(ctx context.Context, entries ...Entry) {
+	var last <-chan struct{} // what was queued before is through before
+	for _, e := range entries {
+		if done, ok := l.queue.add(e); ok {
+			last = done
+		} else {
+			l.lost(ctx, e, errors.New("too many entries are waiting"))
+		}
+	}
+	if last == nil {
+		return
+	}
 	timeout := time.NewTimer(recordWait)
 	defer timeout.Stop()
-	for _, e := range entries {
-		done, ok := l.queue.add(e)
-		if !ok {
-			l.lost(ctx, e, errors.New("too many entries are waiting"))
-			continue
-		}
-		select {
-		case <-done:
-		case <-timeout.C:
-			timeout.Reset(0) // the others wait no longer
-		case <-ctx.Done():
-		}
+	select {
+	case <-last:
+	case <-timeout.C:
+	case <-ctx.Done():
 	}
 }
 

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -115,7 +116,7 @@ func checkMonth(ctx context.Context, tx pgx.Tx, month time.Time, g *monthOfGaps)
 			if e != nil {
 				leaf = appendLeaf(leaf[:0], e)
 			}
-			if h := tlog.RecordHash(leaf); e == nil || string(h[:]) != string(hashes[:tlog.HashSize]) {
+			if h := tlog.RecordHash(leaf); e == nil || !bytes.Equal(h[:], hashes[:tlog.HashSize]) {
 				rows.Close()
 				return fault.New(fault.Conflict, "entry %s of the audit log is not as it was sealed: verify the log first", id)
 			}

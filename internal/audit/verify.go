@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -285,7 +286,7 @@ func (v *verification) add(l leafRow) error {
 	if err != nil {
 		return err
 	}
-	if string(joined(hashes)) != string(l.hashes) {
+	if !bytes.Equal(joined(hashes), l.hashes) {
 		v.find(BadHash, l.seq, l.id, "the stored hashes do not follow from those before")
 	}
 	return v.meet()
