@@ -35,11 +35,13 @@ CREATE TABLE users (
     password_hash text,
     -- As the provider said at the last login, each with the provider before it.
     groups        text[]      NOT NULL DEFAULT '{}',
+    -- Likewise, a list by project; for the user's keys. Sessions have their own.
+    roles         jsonb       NOT NULL DEFAULT '{}',
     CONSTRAINT users_pkey PRIMARY KEY (id),
     CONSTRAINT users_subject_key UNIQUE (provider, issuer, subject),
     CONSTRAINT users_password_is_local CHECK ((password_hash IS NOT NULL) = (provider = 'local'))
 );
-CREATE TRIGGER count_access_change AFTER DELETE OR UPDATE OF disabled_at, groups ON users
+CREATE TRIGGER count_access_change AFTER DELETE OR UPDATE OF disabled_at, groups, roles ON users
     FOR EACH STATEMENT EXECUTE FUNCTION count_access_change();
 
 -- A role that a user, or every user of a group, has in a project or, with
@@ -120,8 +122,11 @@ CREATE TABLE sessions (
     last_seen_at    timestamptz,
     revoked_at      timestamptz,
     local           boolean     NOT NULL DEFAULT false,
-    -- Of the browser's cookie, or of a credential that is used directly, by
-    -- which the session is then found.
+    -- Whether the configured default roles stand in where no binding gives any.
+    default_roles   boolean     NOT NULL DEFAULT false,
+    -- Whether it stands for a credential that is used as it is, without login.
+    direct          boolean     NOT NULL DEFAULT false,
+    -- Of that credential, or of the browser's cookie.
     secret_hash     bytea,
     user_id         text        NOT NULL, -- of users, or a service's key
     -- How it was opened: a provider's name, local or key.
@@ -134,9 +139,9 @@ CREATE TABLE sessions (
     revoked_because text        NOT NULL DEFAULT '',
     address         text        NOT NULL DEFAULT '',
     user_agent      text        NOT NULL DEFAULT '',
-    -- The roles that the provider gave, on top of those by bindings.
-    provider_roles  text[]      NOT NULL DEFAULT '{}',
-    -- The roles that were asked for; NULL: all that the user has.
+    -- The roles that the credential gave, on top of those by bindings.
+    given_roles     text[]      NOT NULL DEFAULT '{}',
+    -- What it is narrowed to, of all roles that the user has; NULL: not.
     roles           text[],
     scopes          text[],
     CONSTRAINT sessions_pkey PRIMARY KEY (id),
@@ -176,13 +181,21 @@ CREATE TABLE enrolment_codes (
     CONSTRAINT enrolment_codes_purpose_known CHECK (purpose IN ('device', 'administrator'))
 );
 
+-- What a device is given to sign, once.
+CREATE TABLE device_challenges (
+    expires_at timestamptz NOT NULL,
+    user_id    text        NOT NULL,
+    hash       bytea       NOT NULL,
+    CONSTRAINT device_challenges_pkey PRIMARY KEY (hash)
+);
+
 -- The keys that access tokens are signed with: one that signs, and those that
 -- still verify what they have signed.
 CREATE TABLE signing_keys (
     created_at  timestamptz NOT NULL,
     retired_at  timestamptz,
     id          text        NOT NULL,
-    private_key bytea       NOT NULL, -- PKCS #8
+    private_key text        NOT NULL, -- PKCS #8 in PEM
     CONSTRAINT signing_keys_pkey PRIMARY KEY (id)
 );
 CREATE UNIQUE INDEX signing_keys_one_signs ON signing_keys ((true)) WHERE retired_at IS NULL;
@@ -205,6 +218,8 @@ CREATE TABLE stream_tickets (
 );
 CREATE INDEX stream_tickets_session_idx ON stream_tickets (session_id);
 
+-- So that no version comes twice, even of what was deleted between.
+CREATE SEQUENCE session_memory_versions;
 CREATE TABLE session_memory (
     session_id uuid        NOT NULL,
     updated_at timestamptz NOT NULL,
@@ -217,20 +232,19 @@ CREATE TABLE session_memory (
     CONSTRAINT session_memory_value_size CHECK (octet_length(value::text) <= 65536)
 );
 
--- Logins that have been sent to their provider and are not back yet.
+-- Logins that are under way: sent to their provider, or back and not yet with
+-- whoever began them.
 CREATE TABLE logins (
-    expires_at   timestamptz NOT NULL,
-    state_hash   bytea       NOT NULL,
-    provider     text        NOT NULL,
-    nonce        text        NOT NULL,
-    verifier     text        NOT NULL,
-    redirect_url text        NOT NULL,
-    -- What whoever began the login needs when it ends.
-    context      json        NOT NULL,
-    CONSTRAINT logins_pkey PRIMARY KEY (state_hash)
+    expires_at timestamptz NOT NULL,
+    next_at    timestamptz NOT NULL, -- when the provider may be asked again
+    stage      text        NOT NULL,
+    hash       bytea       NOT NULL,
+    data       json        NOT NULL,
+    CONSTRAINT logins_pkey PRIMARY KEY (hash),
+    CONSTRAINT logins_stage_known CHECK (stage IN ('browser', 'device', 'handover'))
 );
 
 -- The server adds and removes these, but never rewrites them; and of the
 -- generation there is one.
 REVOKE INSERT, DELETE ON access_generation FROM coderclaw_app;
-REVOKE UPDATE ON role_bindings, enrolment_codes, used_tokens, stream_tickets, logins FROM coderclaw_app;
+REVOKE UPDATE ON role_bindings, enrolment_codes, device_challenges, used_tokens, stream_tickets FROM coderclaw_app;

@@ -1,0 +1,528 @@
+package identity
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/coderclaw/runtime/internal/audit"
+	"github.com/coderclaw/runtime/internal/fault"
+	"github.com/coderclaw/runtime/internal/identity/dpop"
+	"github.com/coderclaw/runtime/internal/identity/provider"
+	"github.com/coderclaw/runtime/internal/identity/token"
+	"github.com/coderclaw/runtime/internal/policy"
+	"github.com/coderclaw/runtime/internal/postgres"
+)
+
+// Credential is what shows who someone is: one of a login and password, an API
+// key, a token, or an identity.
+type Credential struct {
+	// Login and Password are those of a local account. With Code, the one-time
+	// code of EnsureBootstrap, the account is made: of the first administrator.
+	Login, Password, Code string
+	APIKey                string
+	Token                 string // a JWT of an issuer that is configured
+	// Handover is a code of HandOver, and Verifier what its challenge was made of.
+	Handover, Verifier string
+	Identity           *provider.Identity // out of a login that has just ended well
+}
+
+// Opening asks for a session.
+type Opening struct {
+	Credential Credential
+	Origin     Origin
+	// DeviceID, if given, must be the device whose key made the proof.
+	DeviceID string
+	// ProjectID confines the session to a project; a credential that is good
+	// for one only confines it by itself.
+	ProjectID string
+	// Roles narrow what the session may do; nil: all that the user has.
+	Roles []policy.Role
+	TTL   time.Duration // 0: Options.SessionTTL
+	// Browser asks for a cookie instead of tokens.
+	Browser bool
+}
+
+// Origin is where a request comes from, and what it proves about its sender.
+type Origin struct {
+	// Local says that it came over the Unix socket or from this machine's
+	// loopback, by no proxy.
+	Local     bool
+	Address   string
+	RequestID string
+	UserAgent string
+	// Proof is the DPoP header (RFC 9449) for the Method and the absolute URL.
+	Proof, Method, URL string
+}
+
+func (o Origin) caller(userID, projectID string) policy.Caller {
+	return policy.Caller{UserID: userID, ProjectID: projectID, Local: o.Local, Address: o.Address, RequestID: o.RequestID}
+}
+
+// Opened is a session with what gives access to it, which is shown this once.
+type Opened struct {
+	Session Session
+	// AccessToken is good for ExpiresIn; RefreshToken is then good for the next
+	// pair, once. Without a browser only. A session with a KeyThumbprint wants
+	// a proof with each of them.
+	AccessToken, RefreshToken string
+	ExpiresIn                 time.Duration
+	// Cookie is good for as long as the session. For a browser only.
+	Cookie string
+}
+
+// OpenSession exchanges a credential for a session. With a proof, the session
+// is bound to its key and, if that is a device's, to the device.
+//
+// Faults: Invalid; Unauthenticated for a credential that is not accepted, for
+// whatever reason; TooMany after several wrong passwords; Forbidden, with the
+// reason, when the credential is good and the policy says no; Unavailable.
+func (s *Service) OpenSession(ctx context.Context, o Opening) (Opened, error) {
+	if err := s.checkOpening(o); err != nil {
+		return Opened{}, err
+	}
+	proof, err := s.proof(o.Origin, "")
+	if err != nil {
+		return Opened{}, s.refused(ctx, o.Origin.caller("", ""), err)
+	}
+	cl, err := s.prove(ctx, o.Credential, o.Origin)
+	if err != nil {
+		return Opened{}, s.refused(ctx, o.Origin.caller("", ""), err)
+	}
+	key, err := s.keys.signing(ctx)
+	if err != nil {
+		return Opened{}, err
+	}
+	var opened Opened
+	var secret, hash []byte
+	if o.Browser {
+		opened.Cookie, secret = token.NewSecret(cookiePrefix)
+	} else {
+		opened.RefreshToken, hash = token.NewSecret(refreshPrefix)
+	}
+	opened.Session, err = s.open(ctx, o, cl, proof, secret, hash)
+	if bad(err) {
+		return Opened{}, s.refused(ctx, o.Origin.caller(cl.userID, o.ProjectID), err)
+	}
+	if err != nil { // a denial was recorded where it was found
+		return Opened{}, err
+	}
+	if !o.Browser {
+		opened.AccessToken, opened.ExpiresIn, err = s.sign(key, opened.Session)
+	}
+	return opened, err
+}
+
+// Prefixes tell what a secret is for, to people and to scanners for secrets.
+const (
+	refreshPrefix = "ccr_"
+	cookiePrefix  = "ccs_"
+	ticketPrefix  = "cct_"
+)
+
+func (s *Service) checkOpening(o Opening) error {
+	var f faults
+	kinds := 0
+	for _, given := range []bool{o.Credential.Login != "", o.Credential.APIKey != "", o.Credential.Token != "",
+		o.Credential.Handover != "", o.Credential.Identity != nil} {
+		if given {
+			kinds++
+		}
+	}
+	if kinds != 1 {
+		f.bad("credential", "must be one of a login with password, an API key, a token, the code of a login")
+	}
+	if o.ProjectID != "" {
+		f.id("projectId", o.ProjectID)
+	}
+	if o.TTL < 0 || o.TTL > s.sessionCap {
+		f.bad("ttlSeconds", "must be at most %d", int(s.sessionCap.Seconds()))
+	}
+	return f.err()
+}
+
+// claimant is who a credential has been found to speak for.
+type claimant struct {
+	userID    string
+	method    string
+	keyID     string
+	projectID string              // the one it is confined to; "": none
+	given     []policy.Role       // in every project
+	inProject map[string][]string // roles by project
+	defaults  bool                // whether default roles may apply
+	roles     []policy.Role       // those it is narrowed to; nil: not
+	scopes    []policy.Permission // likewise
+	expiresAt time.Time           // when the credential itself ends; zero: never
+	identity  *provider.Identity  // to remember the user by
+	oneUse    bool
+}
+
+func (cl *claimant) rolesIn(projectID string) []policy.Role {
+	roles := slices.Clone(cl.given)
+	for _, project := range slices.Compact([]string{"", projectID}) {
+		for _, name := range cl.inProject[project] {
+			roles = append(roles, policy.Role(name))
+		}
+	}
+	return union(roles, nil)
+}
+
+// prove finds out who a credential speaks for. A bad one is an errEnded or a
+// fault of whoever has looked at it.
+func (s *Service) prove(ctx context.Context, cr Credential, o Origin) (*claimant, error) {
+	switch {
+	case cr.Code != "":
+		u, err := s.bootstrap(ctx, cr.Code, NewUser{Login: cr.Login, Password: cr.Password}, o)
+		return &claimant{userID: u.ID, method: localProvider, defaults: true}, err
+	case cr.Login != "":
+		id := localUserID(cr.Login)
+		if !loginNameForm.MatchString(cr.Login) {
+			id = localUserID("") // nobody's
+		}
+		if err := s.checkPassword(ctx, id, cr.Password, o.Address); err != nil {
+			return nil, err
+		}
+		return &claimant{userID: id, method: localProvider, defaults: true}, nil
+	case cr.APIKey != "":
+		return s.proveKey(ctx, cr.APIKey)
+	case cr.Identity != nil:
+		return claimantOf(*cr.Identity), nil
+	case cr.Handover != "":
+		identity, err := s.takeOver(ctx, cr.Handover, cr.Verifier)
+		return claimantOf(identity), err
+	}
+	set := s.providers.Load()
+	if set == nil {
+		return nil, errEnded("no provider of tokens is configured")
+	}
+	identity, err := set.VerifyToken(ctx, cr.Token)
+	if err != nil {
+		return nil, err
+	}
+	return claimantOf(identity), nil
+}
+
+func claimantOf(i provider.Identity) *claimant {
+	return &claimant{
+		userID: i.UserID, method: i.Provider, projectID: i.ProjectID, inProject: i.Roles,
+		defaults: len(i.Roles) == 0, identity: &i, oneUse: i.OneUse,
+	}
+}
+
+// open makes the session of a claimant, if everything allows it. secret is the
+// hash of what the session can be found by, refresh that of its first refresh
+// token; nil: there is none.
+func (s *Service) open(ctx context.Context, o Opening, cl *claimant, proof *dpop.Proof, secret, refresh []byte) (Session, error) {
+	id := uuid.Must(uuid.NewV7())
+	if cl.projectID != "" && o.ProjectID == "" {
+		o.ProjectID = cl.projectID
+	}
+	c := o.Origin.caller(cl.userID, o.ProjectID)
+	a := act{"session.create", "session", id.String()}
+	p, err := s.policies.Policy(ctx, o.ProjectID)
+	if err != nil {
+		return Session{}, err
+	}
+	if d := s.mayOpen(p, o, cl); d != nil {
+		return Session{}, s.refuse(ctx, c, a, d)
+	}
+	var opened Session
+	err = s.change(ctx, c, a, policy.Decision{Allowed: true}, func(tx pgx.Tx, e *audit.Entry) error {
+		if err := s.admit(ctx, tx, cl, proof); err != nil {
+			return err
+		}
+		device, err := s.deviceOf(ctx, tx, cl, proof, o.DeviceID)
+		if err != nil {
+			return err
+		}
+		if err := s.insertSession(ctx, tx, id, o, cl, device, proof, secret, refresh); err != nil {
+			return err
+		}
+		st, err := s.readStanding(ctx, tx, id)
+		if err != nil {
+			return err
+		}
+		now, err := s.requester(ctx, st, o.Origin)
+		if err != nil {
+			return err
+		}
+		d := p.Decide(now, policy.Request{Permission: policy.Authenticated, ProjectID: o.ProjectID, Opening: true})
+		if err := narrowed(st, o, cl); err != nil {
+			return err
+		}
+		if !d.Allowed {
+			return &denial{decision: d}
+		}
+		*e = audit.NewEntry(now, a.action, a.resourceType, a.resourceID, d)
+		e.Details = detail(map[string]any{"method": cl.method, "direct": refresh == nil && !o.Browser, "keyBound": proof != nil})
+		found, err := s.findSession(ctx, tx, id)
+		if err == nil {
+			opened = *found
+		}
+		return err
+	})
+	return opened, err
+}
+
+// mayOpen is what can be said before the database is asked.
+func (s *Service) mayOpen(p *policy.Policy, o Opening, cl *claimant) *denial {
+	switch {
+	case !o.Origin.Local && !s.allowRemote:
+		return deny(policy.LayerSession, "sessions from other machines are off (deployment.allowRemoteSessions)")
+	case !accepts(p, cl.method):
+		return deny(policy.LayerSession, "identity provider %s is off (identity.providers)", cl.method)
+	case cl.projectID != "" && cl.projectID != o.ProjectID:
+		return deny(policy.LayerProject, "the credential is for project %s only", cl.projectID)
+	}
+	return nil
+}
+
+// The methods that are no provider's name.
+const (
+	localProvider = "local"
+	keyMethod     = "key"
+	actionsMethod = "github-actions"
+)
+
+// accepts reports whether a policy accepts sessions by a method. API keys and
+// the workflows of GitHub Actions are let in one by one, and so need not stand
+// among the providers.
+func accepts(p *policy.Policy, method string) bool {
+	switch method {
+	case keyMethod, actionsMethod:
+		return true
+	case localProvider, string(policy.GitHub), string(policy.Google):
+		return p.Accepts(policy.Provider(method))
+	}
+	return p.Accepts(policy.OIDC)
+}
+
+// admit makes the user known, and uses up what can be used once.
+func (s *Service) admit(ctx context.Context, tx pgx.Tx, cl *claimant, proof *dpop.Proof) error {
+	if proof != nil {
+		if err := useProof(ctx, tx, *proof); err != nil {
+			return err
+		}
+	}
+	if i := cl.identity; i != nil && i.OneUse {
+		if err := useOnce(ctx, tx, i.Issuer, i.TokenID, i.ExpiresAt.Add(2*time.Minute)); err != nil {
+			return err
+		}
+	}
+	if cl.identity != nil {
+		return s.remember(ctx, tx, *cl.identity)
+	}
+	if _, err := tx.Exec(ctx, `UPDATE users SET last_login_at = $2 WHERE id = $1`, cl.userID, s.now()); err != nil {
+		return fmt.Errorf("note login: %w", err)
+	}
+	return nil
+}
+
+// useProof makes a proof worthless for every server.
+func useProof(ctx context.Context, tx pgx.Tx, p dpop.Proof) error {
+	return useOnce(ctx, tx, "device key "+p.Thumbprint, p.ID, p.IssuedAt.Add(2*dpop.MaxAge))
+}
+
+// useOnce is an errEnded if the token was used before; of two who use it at
+// once, one waits for what becomes of the other.
+func useOnce(ctx context.Context, tx pgx.Tx, issuer, id string, until time.Time) error {
+	tag, err := tx.Exec(ctx, `INSERT INTO used_tokens (issuer, token_id, expires_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`,
+		issuer, id, until)
+	if err != nil {
+		return fmt.Errorf("use up a token: %w", err)
+	}
+	if tag.RowsAffected() == 0 {
+		return errEnded("it was used before and can be used once")
+	}
+	return nil
+}
+
+// remember stores what a provider says of a user, at every login. Names are for
+// people; that groups or roles have changed is a change of access.
+func (s *Service) remember(ctx context.Context, tx pgx.Tx, i provider.Identity) error {
+	groups := slices.Clone(i.Groups)
+	slices.Sort(groups)
+	args := pgx.NamedArgs{"id": i.UserID, "provider": i.Provider, "issuer": i.Issuer, "subject": i.Subject,
+		"groups": slices.Compact(groups), "roles": i.Roles, "name": printable(i.Name), "email": printable(i.Email), "now": s.now()}
+	if len(i.Groups) == 0 {
+		args["groups"] = []string{}
+	}
+	if i.Roles == nil || i.OneUse { // what a token gives that is used once, it gives to no key
+		args["roles"] = map[string][]string{}
+	}
+	var issuer string
+	var same bool
+	err := tx.QueryRow(ctx, `SELECT issuer, groups = @groups AND roles = @roles::jsonb FROM users WHERE id = @id`, args).Scan(&issuer, &same)
+	switch {
+	case err != nil && !errors.Is(err, pgx.ErrNoRows):
+		return fmt.Errorf("read user: %w", err)
+	case err == nil && issuer != i.Issuer:
+		return deny(policy.LayerSession, "%s is known from issuer %.100q, not from %.100q", i.UserID, issuer, i.Issuer)
+	}
+	set := `name = excluded.name, email = excluded.email, last_login_at = excluded.last_login_at`
+	if err == nil && !same {
+		if err := lockAccess(ctx, tx); err != nil {
+			return err
+		}
+		set += `, groups = excluded.groups, roles = excluded.roles`
+	}
+	if _, err := tx.Exec(ctx, `
+		INSERT INTO users (id, provider, issuer, subject, name, email, groups, roles, created_at, last_login_at)
+		VALUES (@id, @provider, @issuer, @subject, @name, @email, @groups, @roles, @now, @now)
+		ON CONFLICT ON CONSTRAINT users_pkey DO UPDATE SET `+set, args); err != nil {
+		return fmt.Errorf("store user: %w", err)
+	}
+	return nil
+}
+
+// deviceOf returns the device whose key made the proof, if it is one's. What
+// the caller says of its device counts for nothing without.
+func (s *Service) deviceOf(ctx context.Context, tx pgx.Tx, cl *claimant, proof *dpop.Proof, claimed string) (*uuid.UUID, error) {
+	if proof == nil {
+		if claimed != "" {
+			return nil, deny(policy.LayerDevice, "a device is believed only with a proof by its key")
+		}
+		return nil, nil
+	}
+	var id uuid.UUID
+	var userID string
+	var revoked bool
+	err := tx.QueryRow(ctx, `SELECT id, user_id, revoked_at IS NOT NULL FROM devices
+		WHERE thumbprint = $1 ORDER BY revoked_at DESC NULLS FIRST LIMIT 1`, proof.Thumbprint).Scan(&id, &userID, &revoked)
+	found := err == nil
+	switch {
+	case err != nil && !errors.Is(err, pgx.ErrNoRows):
+		return nil, fmt.Errorf("look for device: %w", err)
+	case found && revoked:
+		return nil, deny(policy.LayerDevice, "device %s was revoked", id)
+	case found && userID != cl.userID:
+		return nil, deny(policy.LayerDevice, "the key is that of another user's device")
+	case claimed != "" && (!found || claimed != id.String()):
+		return nil, deny(policy.LayerDevice, "the proof is not by the key of device %.40q", claimed)
+	case !found:
+		return nil, nil
+	}
+	return &id, nil
+}
+
+func (s *Service) insertSession(ctx context.Context, tx pgx.Tx, id uuid.UUID, o Opening, cl *claimant, device *uuid.UUID, proof *dpop.Proof, secret, refresh []byte) error {
+	roles := cl.roles
+	if o.Roles != nil {
+		roles = o.Roles
+	}
+	thumbprint := ""
+	if proof != nil {
+		thumbprint = proof.Thumbprint
+	}
+	now := s.now()
+	_, err := tx.Exec(ctx, `
+		INSERT INTO sessions (id, user_id, method, key_id, project_id, device_id, key_thumbprint, local, direct, default_roles,
+			given_roles, roles, scopes, secret_hash, address, user_agent, created_at, expires_at)
+		VALUES (@id, @user, @method, nullif(@key, ''), @project, @device, @thumbprint, @local, @direct, @defaults,
+			@given, @roles, @scopes, @secret, @address, @agent, @now, @expires)`,
+		pgx.NamedArgs{"id": id, "user": cl.userID, "method": cl.method, "key": cl.keyID, "project": o.ProjectID,
+			"device": device, "thumbprint": thumbprint, "local": o.Origin.Local, "direct": refresh == nil && !o.Browser,
+			"defaults": cl.defaults, "given": cl.rolesIn(o.ProjectID), "roles": roles, "scopes": cl.scopes, "secret": secret,
+			"address": o.Origin.Address, "agent": printable(o.Origin.UserAgent), "now": now, "expires": s.expiry(now, o, cl)})
+	if err != nil {
+		return fmt.Errorf("store session: %w", err)
+	}
+	if refresh != nil {
+		return s.insertRefresh(ctx, tx, id, refresh)
+	}
+	return nil
+}
+
+func (s *Service) expiry(now time.Time, o Opening, cl *claimant) time.Time {
+	ttl := s.sessionTTL
+	if o.TTL > 0 {
+		ttl = o.TTL
+	}
+	expires := now.Add(ttl)
+	if !cl.expiresAt.IsZero() && cl.expiresAt.Before(expires) {
+		return cl.expiresAt
+	}
+	return expires
+}
+
+// narrowed checks that a session was given no role that its user lacks.
+func narrowed(st *standing, o Opening, cl *claimant) error {
+	held := st.held
+	if cl.roles != nil {
+		held = intersection(held, cl.roles)
+	}
+	for _, r := range o.Roles {
+		if !slices.Contains(held, r) {
+			return deny(policy.LayerPermission, "%s does not have the role %.40q here", st.caller.UserID, r)
+		}
+	}
+	if len(held) == 0 && st.caller.ProjectID != "" {
+		return deny(policy.LayerProject, "%s has no role in project %s", st.caller.UserID, st.caller.ProjectID)
+	}
+	return nil
+}
+
+// sign returns an access token for the session, and how long it is good for.
+func (s *Service) sign(key token.Key, opened Session) (string, time.Duration, error) {
+	now := s.now().Truncate(time.Second)
+	expires := now.Add(AccessTokenTTL)
+	if opened.ExpiresAt.Before(expires) {
+		expires = opened.ExpiresAt.Truncate(time.Second)
+	}
+	if !expires.After(now) {
+		return "", 0, unauthenticated(errEnded("the session has expired"))
+	}
+	text, err := s.issuer.Sign(key, token.Claims{
+		UserID: opened.UserID, SessionID: opened.ID.String(), ProjectID: opened.ProjectID,
+		ID: uuid.NewString(), KeyThumbprint: opened.KeyThumbprint, IssuedAt: now, ExpiresAt: expires,
+	})
+	return text, expires.Sub(now), err
+}
+
+// proof checks the proof of a request, if it has one, for the access token
+// that it comes with.
+func (s *Service) proof(o Origin, accessToken string) (*dpop.Proof, error) {
+	if o.Proof == "" {
+		return nil, nil
+	}
+	p, err := dpop.Verify(o.Proof, o.Method, o.URL, accessToken, s.now())
+	if err != nil {
+		return nil, err
+	}
+	return &p, nil
+}
+
+// unauthenticated is what outsiders are told of every bad credential.
+func unauthenticated(cause error) error {
+	return fault.Wrap(cause, fault.Unauthenticated, "the credential is not accepted")
+}
+
+// answer is what the sender of a credential is told. What says nothing of the
+// credential comes back as it is.
+func answer(err error) error {
+	if bad(err) {
+		return unauthenticated(err)
+	}
+	return postgres.Fault(err)
+}
+
+// bad reports whether an error says that a credential is.
+func bad(err error) bool {
+	_, ended := errors.AsType[errEnded](err)
+	return ended || fault.CodeOf(err) == fault.Unauthenticated
+}
+
+// refused records that a credential was bad, or its owner not let in by the
+// provider, and returns what its sender is told.
+func (s *Service) refused(ctx context.Context, c policy.Caller, err error) error {
+	if bad(err) || fault.CodeOf(err) == fault.Forbidden {
+		s.recorder.Record(ctx, audit.NewEntry(c, "request.authenticate", "credential", "",
+			policy.Decision{Layer: policy.LayerSession, Reason: err.Error()}))
+	}
+	return answer(err)
+}
