@@ -46,16 +46,14 @@ type Client struct {
 	address   string // as it was given
 	base      string // of URLs, without a slash at its end
 	http      *http.Client
-	token     string
+	tokens    tokens
+	prove     func(method, url, accessToken string) (string, error)
 	userAgent string
 	retries   int
 }
 
 // Option changes what NewClient makes.
 type Option func(*Client)
-
-// WithToken makes the client send "Authorization: Bearer token".
-func WithToken(token string) Option { return func(c *Client) { c.token = token } }
 
 // WithHTTPClient makes requests go through h, for example for a private
 // certificate authority. Its Timeout, if any, also cuts streams, which then
@@ -94,8 +92,8 @@ func NewClient(address string, opts ...Option) (*Client, error) {
 	for _, opt := range opts {
 		opt(c)
 	}
-	if strings.ContainsFunc(c.token, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return nil, errors.New("token: it holds a space, a line break or another character that no token has")
+	if err := c.tokens.valid(); err != nil {
+		return nil, err
 	}
 	h := http.Client{}
 	switch {
@@ -131,6 +129,10 @@ type call struct {
 	in     any  // nil: no body
 	out    any  // nil: the answer's body does not matter
 	once   bool // not to be sent again once it may have left
+
+	anonymous bool      // it shows no token: it is how one is had
+	pending   error     // what 202 means; nil: a success
+	sink      io.Writer // takes the answer as it comes, however long it is, instead of out
 }
 
 func (c *Client) do(ctx context.Context, r call) error {
@@ -164,23 +166,32 @@ func (c *Client) do(ctx context.Context, r call) error {
 // attempt sends r once and reports whether it makes sense, and is safe, to send
 // it again.
 func (c *Client) attempt(ctx context.Context, r call, body []byte) (again bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
-	defer cancel()
+	if r.sink == nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, attemptTimeout)
+		defer cancel()
+	}
 	// From the moment it has a connection, a request may have reached the server.
 	var sent atomic.Bool
 	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { sent.Store(true) }}
-	req, err := c.request(httptrace.WithClientTrace(ctx, trace), r, body)
+	res, err := c.send(httptrace.WithClientTrace(ctx, trace), r, body)
 	if err != nil {
-		return false, err
-	}
-	res, err := c.http.Do(req)
-	if err != nil {
-		return !permanent(err) && !(r.once && sent.Load()), err
+		return !permanent(err) && !isCredential(err) && !(r.once && sent.Load()), err
 	}
 	defer res.Body.Close()
 	if res.StatusCode < 200 || res.StatusCode > 299 {
 		err := errorFrom(res)
 		return !r.once && err.temporary(), err
+	}
+	if res.StatusCode == http.StatusAccepted && r.pending != nil {
+		return false, r.pending
+	}
+	if r.sink != nil {
+		n, err := io.Copy(r.sink, res.Body)
+		if err != nil {
+			err = fmt.Errorf("read answer: %w", err)
+		}
+		return n == 0, err
 	}
 	answer, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
 	if err != nil {
@@ -201,8 +212,9 @@ func (c *Client) attempt(ctx context.Context, r call, body []byte) (again bool, 
 	return false, nil
 }
 
-func (c *Client) request(ctx context.Context, r call, body []byte) (*http.Request, error) {
-	target := c.base + r.path
+func (c *Client) request(ctx context.Context, r call, body []byte, t Token) (*http.Request, error) {
+	address := c.base + r.path
+	target := address
 	if len(r.query) > 0 {
 		target += "?" + r.query.Encode()
 	}
@@ -217,8 +229,8 @@ func (c *Client) request(ctx context.Context, r call, body []byte) (*http.Reques
 	}
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", c.userAgent)
-	if c.token != "" {
-		req.Header.Set("Authorization", "Bearer "+c.token)
+	if err := c.authorize(req.Header, r.method, address, t); err != nil {
+		return nil, err
 	}
 	maps.Copy(req.Header, r.header)
 	return req, nil

@@ -228,11 +228,7 @@ func (s *stream) connect(ctx context.Context) (up bool, err error) {
 	if s.lastID != "" {
 		h.Set("Last-Event-ID", s.lastID)
 	}
-	req, err := s.client.request(ctx, call{method: http.MethodGet, path: s.path, query: s.query, header: h}, nil)
-	if err != nil {
-		return false, err
-	}
-	res, err := s.client.http.Do(req)
+	res, err := s.client.send(ctx, call{method: http.MethodGet, path: s.path, query: s.query, header: h}, nil)
 	if err != nil {
 		return false, err
 	}
