@@ -83,8 +83,9 @@ const (
 type Decision struct {
 	Allowed bool
 	Layer   Layer
-	// Rule is the line of the policy that decided, e.g.
-	// agentPolicies[code-modifier].requireDeviceTrust; empty for what is built in.
+	// Rule is the line that decided, after the name of its document, e.g.
+	// security.yaml: agentPolicies[code-modifier].requireDeviceTrust; empty for
+	// what is built in.
 	Rule   string
 	Reason string
 	// PolicyVersion is that of the organisation's document; 0: there is none.

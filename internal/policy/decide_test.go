@@ -2,6 +2,7 @@ package policy_test
 
 import (
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/coderclaw/runtime/internal/policy"
@@ -331,6 +332,26 @@ func TestCompileRefusesDocumentsOfAnotherKindOrUnparsed(t *testing.T) {
 			t.Errorf("%s was accepted", name)
 		}
 	}
+}
+
+func TestManyMayAskAtOnce(t *testing.T) {
+	t.Parallel()
+	p := compile(t, org(t, orgText), project(t, projectText), policy.Options{})
+	ask := policy.Request{Permission: policy.TaskRead, AgentID: "deployer", AgentSkills: []string{"scan"}}
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for range 50 {
+				if d := p.Decide(caller("ann admin @trusted"), ask); !d.Allowed {
+					t.Errorf("%+v", d)
+				}
+				if d := p.Decide(caller("bob admin @trusted"), ask); d.Allowed || d.Layer != policy.LayerCustom {
+					t.Errorf("%+v", d)
+				}
+			}
+		})
+	}
+	all.Wait()
 }
 
 func TestDecidingAllocatesNothingWithoutCustomRules(t *testing.T) {

@@ -22,6 +22,10 @@ type CustomRule struct {
 	program cel.Program
 }
 
+// maxNesting bounds an expression: checking a hundred maps within each other
+// takes seconds, and a document has room for many of those.
+const maxNesting = 40
+
 // maxCost ends an expression that loops in loops after some milliseconds.
 const maxCost = 10_000
 
@@ -29,6 +33,7 @@ var environment = sync.OnceValues(func() (*cel.Env, error) {
 	text := cel.StringType
 	return cel.NewEnv(
 		cel.OptionalTypes(),
+		cel.ParserRecursionLimit(maxNesting),
 		cel.Variable("user", text),
 		cel.Variable("roles", cel.ListType(text)),
 		cel.Variable("project", text),
@@ -54,7 +59,11 @@ func (r *CustomRule) compile() error {
 	if issues.Err() != nil {
 		var faults []string
 		for _, e := range issues.Errors() {
-			faults = append(faults, fmt.Sprintf("%d:%d: %s", e.Location.Line(), e.Location.Column()+1, e.Message))
+			place := ""
+			if e.Location.Line() > 0 {
+				place = fmt.Sprintf("%d:%d: ", e.Location.Line(), e.Location.Column()+1)
+			}
+			faults = append(faults, place+e.Message)
 		}
 		return errors.New(strings.Join(faults, "; "))
 	}
