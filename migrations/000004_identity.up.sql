@@ -232,8 +232,7 @@ CREATE TABLE session_memory (
     CONSTRAINT session_memory_value_size CHECK (octet_length(value::text) <= 65536)
 );
 
--- Logins that are under way: sent to their provider, or back and not yet with
--- whoever began them.
+-- Logins at providers that are under way.
 CREATE TABLE logins (
     expires_at timestamptz NOT NULL,
     next_at    timestamptz NOT NULL, -- when the provider may be asked again
@@ -241,7 +240,7 @@ CREATE TABLE logins (
     hash       bytea       NOT NULL,
     data       json        NOT NULL,
     CONSTRAINT logins_pkey PRIMARY KEY (hash),
-    CONSTRAINT logins_stage_known CHECK (stage IN ('browser', 'device', 'handover'))
+    CONSTRAINT logins_stage_known CHECK (stage IN ('browser', 'device'))
 );
 
 -- The server adds and removes these, but never rewrites them; and of the

@@ -69,8 +69,10 @@ func keepAdministrator(ctx context.Context, tx pgx.Tx, fn func() error) error {
 
 // Limits on what names and ids may be, in bytes.
 const (
-	maxIDBytes   = 128
-	maxNameBytes = 200
+	maxIDBytes      = 128
+	maxSubjectBytes = 300 // of users and groups, as providers name them
+	maxNameBytes    = 200
+	maxEmailBytes   = 320
 )
 
 var (
@@ -94,36 +96,39 @@ func (f *faults) id(path, value string) {
 // subject checks the name of a user or group: what comes from a provider may
 // hold any printable text.
 func (f *faults) subject(path, value string) {
-	if value == "" || len(value) > maxNameBytes || !utf8.ValidString(value) || strings.ContainsFunc(value, unprintable) {
+	if value == "" || len(value) > maxSubjectBytes || !utf8.ValidString(value) || strings.ContainsFunc(value, unprintable) {
 		f.bad(path, "must be the id of a user or a group")
 	}
 }
 
 // text checks what people write to tell things apart.
-func (f *faults) text(path, value string, required bool) {
+func (f *faults) text(path, value string, most int, required bool) {
 	switch {
 	case required && strings.TrimSpace(value) == "":
 		f.bad(path, "is required")
-	case len(value) > maxNameBytes:
-		f.bad(path, "must have at most %d bytes, has %d", maxNameBytes, len(value))
+	case len(value) > most:
+		f.bad(path, "must have at most %d bytes, has %d", most, len(value))
 	case !utf8.ValidString(value) || strings.ContainsFunc(value, unprintable):
 		f.bad(path, "must be printable text")
 	}
 }
+
+// storable reports whether the database can be asked about a text at all.
+func storable(text string) bool { return utf8.ValidString(text) && !strings.Contains(text, "\x00") }
 
 func unprintable(r rune) bool { return !unicode.IsPrint(r) }
 
 func (f faults) err() error { return fault.InvalidFields(f) }
 
 // printable makes text that a client sends about itself fit to be stored.
-func printable(text string) string {
+func printable(text string, most int) string {
 	text = strings.Map(func(r rune) rune {
 		if r == utf8.RuneError || unprintable(r) {
 			return -1
 		}
 		return r
 	}, text)
-	for len(text) > maxNameBytes {
+	for len(text) > most {
 		_, size := utf8.DecodeLastRuneInString(text)
 		text = text[:len(text)-size]
 	}

@@ -39,8 +39,10 @@ func (r Request) origin() Origin {
 	}
 }
 
-// digest stands for a credential in memory.
+// digest stands in memory for a credential of a kind: none is good as another.
 type digest [sha256.Size]byte
+
+func digestOf(kind, secret string) digest { return sha256.Sum256([]byte(kind + " " + secret)) }
 
 // acceptance is what a credential was found to be.
 type acceptance struct {
@@ -78,7 +80,7 @@ func (s *Service) identify(ctx context.Context, r Request) (*standing, error) {
 }
 
 func (s *Service) byBearer(ctx context.Context, r Request) (*standing, error) {
-	return s.bySecret(ctx, r, r.Bearer, func() (acceptance, error) {
+	return s.bySecret(ctx, r, digestOf("bearer", r.Bearer), func() (acceptance, error) {
 		if !s.issuer.Issued(r.Bearer) {
 			id, err := s.direct(ctx, r)
 			return acceptance{session: id}, err
@@ -100,7 +102,7 @@ func (s *Service) byCookie(ctx context.Context, r Request) (*standing, error) {
 	if !ok {
 		return nil, errEnded("the cookie is not one of a session")
 	}
-	return s.bySecret(ctx, r, r.Cookie, func() (acceptance, error) {
+	return s.bySecret(ctx, r, digestOf("cookie", r.Cookie), func() (acceptance, error) {
 		id, err := s.sessionBySecret(ctx, hash, false)
 		return acceptance{session: id}, err
 	})
@@ -109,8 +111,7 @@ func (s *Service) byCookie(ctx context.Context, r Request) (*standing, error) {
 // bySecret finds the session of a credential, which find looks for unless it
 // is known, and checks that the request is signed if the session wants that.
 // Only what was accepted is remembered, so that bad credentials displace none.
-func (s *Service) bySecret(ctx context.Context, r Request, secret string, find func() (acceptance, error)) (*standing, error) {
-	key := digest(sha256.Sum256([]byte(secret)))
+func (s *Service) bySecret(ctx context.Context, r Request, key digest, find func() (acceptance, error)) (*standing, error) {
 	a, known := s.accepted.Get(key)
 	if !known {
 		var err error

@@ -138,6 +138,9 @@ func (s *Service) Bindings(ctx context.Context, c policy.Caller, f BindingFilter
 	if err != nil {
 		return nil, false, err
 	}
+	if !storable(f.Subject + string(f.Role) + f.ProjectID) {
+		return nil, false, nil
+	}
 	rows, err := s.pool.Query(ctx, `SELECT `+bindingColumns+` FROM role_bindings
 		WHERE id < @before AND (@whose = '' OR subject_kind = 'user' AND subject = @whose) AND (@own = '' OR project_id = @own)
 			AND (@subject = '' OR subject = @subject) AND (@role = '' OR role = @role) AND (@project = '' OR project_id = @project)

@@ -50,7 +50,7 @@ func toDevice(row pgx.CollectableRow) (Device, error) {
 const (
 	challengeTTL = 5 * time.Minute
 	// MaxEnrolmentTTL is how long an enrolment code may be good for.
-	MaxEnrolmentTTL = 24 * time.Hour
+	MaxEnrolmentTTL = 7 * 24 * time.Hour
 	// maxDevices bounds how many devices a user has at a time.
 	maxDevices = 100
 
@@ -67,20 +67,21 @@ type Possession struct {
 // Challenge returns a text for a device of the caller's to sign, which is good
 // once, for five minutes. It names this server, so that no other can pass it
 // on.
-func (s *Service) Challenge(ctx context.Context, c policy.Caller) (string, error) {
+func (s *Service) Challenge(ctx context.Context, c policy.Caller) (challenge string, expiresAt time.Time, err error) {
 	d, err := s.serves(ctx, c)
 	if err != nil {
-		return "", err
+		return "", time.Time{}, err
 	}
 	if !d.Allowed {
-		return "", d.Err()
+		return "", time.Time{}, d.Err()
 	}
+	expiresAt = s.now().Add(challengeTTL).UTC()
 	secret, hash := token.NewSecret(challengePrefix)
 	if _, err := s.pool.Exec(ctx, `INSERT INTO device_challenges (hash, user_id, expires_at) VALUES ($1, $2, $3)`,
-		hash, c.UserID, s.now().Add(challengeTTL)); err != nil {
-		return "", postgres.Fault(fmt.Errorf("store challenge: %w", err))
+		hash, c.UserID, expiresAt); err != nil {
+		return "", time.Time{}, postgres.Fault(fmt.Errorf("store challenge: %w", err))
 	}
-	return s.challengeText(secret), nil
+	return s.challengeText(secret), expiresAt, nil
 }
 
 func (s *Service) challengeText(secret string) string { return s.issuer.URL() + " " + secret }
@@ -107,16 +108,19 @@ type NewDevice struct {
 	Name       string
 	JWK        []byte // the public key (RFC 7517), Ed25519 or P-256
 	Possession Possession
+	// Code, if given, is an enrolment code, and verifies the device at once.
+	Code string
 }
 
-// Register makes a device of the caller's user known, untrusted as yet. What
-// the user has opened with its key belongs to the device from then on.
+// Register makes a device of the caller's user known, untrusted unless there is
+// an enrolment code. What the user has opened with its key belongs to the device from then on.
 //
 // Faults: Invalid, also for a weak key; Forbidden for a challenge that is not
-// signed by it; Conflict when the key is that of a device; TooMany.
+// signed by it, or a code that is not accepted; Conflict when the key is that of
+// a device; TooMany.
 func (s *Service) Register(ctx context.Context, c policy.Caller, n NewDevice) (Device, error) {
 	var f faults
-	f.text("name", n.Name, true)
+	f.text("name", n.Name, maxNameBytes, true)
 	if err := f.err(); err != nil {
 		return Device{}, err
 	}
@@ -137,7 +141,10 @@ func (s *Service) Register(ctx context.Context, c policy.Caller, n NewDevice) (D
 		if err := s.possessed(ctx, tx, c, key, n.Possession); err != nil {
 			return err
 		}
-		return s.insertDevice(ctx, tx, device)
+		if err := s.insertDevice(ctx, tx, device); err != nil || n.Code == "" {
+			return err
+		}
+		return s.enrol(ctx, tx, c, device.ID, n.Code)
 	})
 	switch {
 	case postgres.Violates(err, "devices_thumbprint_key"):
@@ -147,7 +154,7 @@ func (s *Service) Register(ctx context.Context, c policy.Caller, n NewDevice) (D
 	case err != nil:
 		return Device{}, err
 	}
-	return device, nil
+	return s.Device(ctx, c, device.ID)
 }
 
 func (s *Service) insertDevice(ctx context.Context, tx pgx.Tx, d Device) error {
@@ -187,8 +194,8 @@ func (s *Service) CreateEnrolment(ctx context.Context, c policy.Caller, n Enrolm
 	if n.UserID != "" {
 		f.subject("userId", n.UserID)
 	}
-	if n.TTL < time.Minute || n.TTL > MaxEnrolmentTTL {
-		f.bad("ttlSeconds", "must be between 60 and %d", int(MaxEnrolmentTTL.Seconds()))
+	if n.TTL < 0 || n.TTL > MaxEnrolmentTTL {
+		f.bad("expiresSeconds", "must be at most %d", int(MaxEnrolmentTTL.Seconds()))
 	}
 	if err := f.err(); err != nil {
 		return "", time.Time{}, err
@@ -234,28 +241,62 @@ func (s *Service) Verify(ctx context.Context, c policy.Caller, id uuid.UUID, cod
 	if err != nil {
 		return Device{}, fmt.Errorf("read device %s: %w", id, err)
 	}
-	hash, ok := token.ParseSecret(enrolmentPrefix, code)
-	if !ok {
-		return Device{}, s.refuse(ctx, c, a, deny(policy.LayerDevice, "%s", errNoCode))
-	}
 	err = s.changeAccess(ctx, c, a, "", d, func(tx pgx.Tx, _ *audit.Entry) error {
 		if err := s.possessed(ctx, tx, c, key, p); err != nil {
 			return err
 		}
-		by, err := s.redeem(ctx, tx, hash, forDevice, c.UserID)
-		if errors.Is(err, errNoCode) {
-			return deny(policy.LayerDevice, "%s", errNoCode)
-		}
-		if err != nil {
-			return err
-		}
-		tag, err := tx.Exec(ctx, `UPDATE devices SET trust = CASE trust WHEN 'untrusted' THEN 'verified' ELSE trust END,
-			verified_at = $2, verified_by = $3 WHERE id = $1 AND revoked_at IS NULL`, id, s.now(), by)
-		if err != nil {
-			return fmt.Errorf("verify device: %w", err)
-		}
-		if tag.RowsAffected() == 0 {
-			return revoked(id)
+		return s.enrol(ctx, tx, c, id, code)
+	})
+	if err != nil {
+		return Device{}, err
+	}
+	return s.Device(ctx, c, id)
+}
+
+// enrol uses up an enrolment code for a device.
+func (s *Service) enrol(ctx context.Context, tx pgx.Tx, c policy.Caller, id uuid.UUID, code string) error {
+	hash, ok := token.ParseSecret(enrolmentPrefix, code)
+	if !ok {
+		return deny(policy.LayerDevice, "%s", errNoCode)
+	}
+	by, err := s.redeem(ctx, tx, hash, forDevice, c.UserID)
+	if errors.Is(err, errNoCode) {
+		return deny(policy.LayerDevice, "%s", errNoCode)
+	}
+	if err != nil {
+		return err
+	}
+	tag, err := tx.Exec(ctx, `UPDATE devices SET trust = CASE trust WHEN 'untrusted' THEN 'verified' ELSE trust END,
+		verified_at = $2, verified_by = $3 WHERE id = $1 AND revoked_at IS NULL`, id, s.now(), by)
+	if err != nil {
+		return fmt.Errorf("verify device: %w", err)
+	}
+	if tag.RowsAffected() == 0 {
+		return revoked(id)
+	}
+	return nil
+}
+
+// RenameDevice gives a device of the caller's user another name.
+//
+// Faults: NotFound, Invalid.
+func (s *Service) RenameDevice(ctx context.Context, c policy.Caller, id uuid.UUID, name string) (Device, error) {
+	var f faults
+	f.text("name", name, maxNameBytes, true)
+	if err := f.err(); err != nil {
+		return Device{}, err
+	}
+	if _, err := s.Device(ctx, c, id); err != nil {
+		return Device{}, err
+	}
+	d, err := s.serves(ctx, c)
+	if err != nil {
+		return Device{}, err
+	}
+	err = s.change(ctx, c, act{"device.update", "device", id.String()}, d, func(tx pgx.Tx, e *audit.Entry) error {
+		e.Details = detail(map[string]any{"name": name})
+		if _, err := tx.Exec(ctx, `UPDATE devices SET name = $2 WHERE id = $1`, id, name); err != nil {
+			return fmt.Errorf("rename device: %w", err)
 		}
 		return nil
 	})
@@ -353,6 +394,9 @@ func (s *Service) Devices(ctx context.Context, c policy.Caller, f DeviceFilter, 
 	whose, err := s.whoseDevices(ctx, c)
 	if err != nil {
 		return nil, false, err
+	}
+	if !storable(f.UserID) {
+		return nil, false, nil
 	}
 	rows, err := s.pool.Query(ctx, `SELECT `+deviceColumns+` FROM devices
 		WHERE id < @before AND (@whose = '' OR user_id = @whose) AND (@user = '' OR user_id = @user) AND (@revoked OR revoked_at IS NULL)

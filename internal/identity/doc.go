@@ -8,7 +8,5 @@
 // database, never from the caller's token, and kept in memory for as long as
 // the table access_generation says that nothing has changed.
 //
-// It owns the tables of migration 000004_identity; no other package names
-// them, except that a trigger of whoever stores policies counts in
-// access_generation too.
+// It owns the tables of migration 000004_identity; no other package names them.
 package identity

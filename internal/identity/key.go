@@ -18,7 +18,7 @@ import (
 
 const (
 	// MaxKeyLife is how long an API key may be good for.
-	MaxKeyLife = 365 * 24 * time.Hour
+	MaxKeyLife = 366 * 24 * time.Hour
 	keyPrefix  = "ccl_"
 )
 
@@ -142,7 +142,7 @@ func (s *Service) mayCreateKey(ctx context.Context, c policy.Caller, n NewKey) (
 
 func (k Key) check(p *policy.Policy) error {
 	var f faults
-	f.text("name", k.Name, true)
+	f.text("name", k.Name, maxNameBytes, true)
 	if k.ProjectID != "" {
 		f.id("projectId", k.ProjectID)
 	}
@@ -165,7 +165,7 @@ func (k Key) check(p *policy.Policy) error {
 	case life <= 0:
 		f.bad("expiresAt", "is past")
 	case life > MaxKeyLife:
-		f.bad("expiresAt", "must be at most 365 days away")
+		f.bad("expiresAt", "must be at most 366 days away")
 	}
 	return f.err()
 }
@@ -204,6 +204,9 @@ func (s *Service) Keys(ctx context.Context, c policy.Caller, f KeyFilter, before
 	whose, err := s.visible(ctx, c)
 	if err != nil {
 		return nil, false, err
+	}
+	if !storable(f.UserID + before) {
+		return nil, false, nil
 	}
 	rows, err := s.pool.Query(ctx, `SELECT `+keyColumns+` FROM api_keys
 		WHERE (@before = '' OR id < @before) AND (@whose = '' OR user_id = @whose) AND (@project = '' OR project_id = @project)

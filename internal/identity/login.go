@@ -6,9 +6,11 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
+	"net/url"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -16,55 +18,124 @@ import (
 	"github.com/coderclaw/runtime/internal/fault"
 	"github.com/coderclaw/runtime/internal/identity/provider"
 	"github.com/coderclaw/runtime/internal/identity/token"
-	"github.com/coderclaw/runtime/internal/policy"
 	"github.com/coderclaw/runtime/internal/postgres"
 )
 
 const (
+	// LoginCallback is the path at which browsers come back to the server.
+	LoginCallback = "/v1/logins/callback"
+
 	loginTTL    = 10 * time.Minute // for a person to log in at the provider
-	handoverTTL = time.Minute      // for a program to come for what a browser got
+	loginPrefix = "ccg_"
 
-	statePrefix    = "ccx_"
-	devicePrefix   = "ccd_"
-	handoverPrefix = "cch_"
-
-	browserStage  = "browser"
-	deviceStage   = "device"
-	handoverStage = "handover"
+	browserStage = "browser"
+	deviceStage  = "device"
 )
 
-// Login is a login by browser that ended well.
+// NewLogin is a login at a provider that is to begin.
+type NewLogin struct {
+	Provider string // a name that Logins returns
+	// Device has the person type in a code, in any browser (RFC 8628). Otherwise
+	// a browser is sent to the provider and comes back to RedirectURI: the
+	// server's LoginCallback, or where a program listens on the loopback of the
+	// person's machine (RFC 8252, section 7.3).
+	Device      bool
+	RedirectURI string
+	// CodeChallenge is the S256 (RFC 7636) of a verifier that ends the login.
+	// A program on a loopback, to which others can listen too, must give one.
+	CodeChallenge string
+	// Session is what is to be opened; without credential and origin.
+	Session Opening
+}
+
+// Login is a login under way.
 type Login struct {
-	Identity provider.Identity // for OpenSession or HandOver
-	Carried  json.RawMessage   // as BeginLogin was given it
+	// ID is for FinishLogin. It is a secret; for a browser it belongs in a
+	// cookie, since who comes back must be who was sent (RFC 6749, section 10.12).
+	ID               string
+	AuthorizationURL string // where to send the browser
+
+	UserCode                string // for the person to type in at VerificationURI
+	VerificationURI         string
+	VerificationURIComplete string        // with the user code in it, or empty
+	Interval                time.Duration // between two attempts to finish, at least
+	ExpiresAt               time.Time
 }
 
-// browserLogin is kept of a login while the browser is away.
-type browserLogin struct {
-	Provider, Nonce, Verifier, RedirectURI string
-	Carried                                json.RawMessage
+// keptLogin is what is kept of a login until it ends.
+type keptLogin struct {
+	Provider      string
+	CodeChallenge string
+	Session       Opening
+
+	// By browser.
+	State, Nonce, Verifier, RedirectURI string
+	// By device.
+	DeviceCode string
+	Interval   time.Duration
 }
 
-// BeginLogin returns where to send a browser to log in at a provider, whence it
-// comes back to redirectURI with a code and the state. The state must be kept
-// in a cookie as well, and be the same there, or another's login could be
-// slipped to the user (RFC 6749, section 10.12). carried is a JSON value that
-// FinishLogin gives back.
+// BeginLogin begins a login.
 //
-// Faults: NotFound if nobody can log in there, Unavailable.
-func (s *Service) BeginLogin(ctx context.Context, name, redirectURI string, carried json.RawMessage) (url, state string, err error) {
-	flow, err := s.flow(ctx, name)
+// Faults: NotFound if nobody can log in there, Invalid, Unavailable.
+func (s *Service) BeginLogin(ctx context.Context, n NewLogin) (Login, error) {
+	if err := s.checkLogin(n); err != nil {
+		return Login{}, err
+	}
+	flow, err := s.flow(ctx, n.Provider)
 	if err != nil {
-		return "", "", err
+		return Login{}, err
 	}
-	state, hash := token.NewSecret(statePrefix)
-	kept := browserLogin{name, rand.Text(), rand.Text() + rand.Text(), redirectURI, carried}
-	if url, err = flow.AuthCodeURL(ctx, provider.AuthRequest{
-		State: state, Nonce: kept.Nonce, CodeChallenge: challengeOf(kept.Verifier), RedirectURI: redirectURI,
+	kept := keptLogin{Provider: n.Provider, CodeChallenge: n.CodeChallenge, Session: n.Session}
+	var l Login
+	var hash []byte
+	l.ID, hash = token.NewSecret(loginPrefix)
+	if n.Device {
+		start, err := flow.StartDevice(ctx)
+		if err != nil {
+			return Login{}, err
+		}
+		l.UserCode, l.VerificationURI, l.VerificationURIComplete = start.UserCode, start.VerificationURI, start.VerificationURIComplete
+		l.Interval, l.ExpiresAt = start.Interval, start.ExpiresAt.UTC()
+		kept.DeviceCode, kept.Interval = start.DeviceCode, start.Interval
+		return l, s.keepLogin(ctx, deviceStage, hash, kept, l.ExpiresAt)
+	}
+	kept.State, kept.Nonce, kept.Verifier, kept.RedirectURI = rand.Text(), rand.Text(), rand.Text()+rand.Text(), n.RedirectURI
+	l.ExpiresAt = s.now().Add(loginTTL).UTC()
+	if l.AuthorizationURL, err = flow.AuthCodeURL(ctx, provider.AuthRequest{
+		State: kept.State, Nonce: kept.Nonce, CodeChallenge: challengeOf(kept.Verifier), RedirectURI: kept.RedirectURI,
 	}); err != nil {
-		return "", "", err
+		return Login{}, err
 	}
-	return url, state, s.keepLogin(ctx, browserStage, hash, kept, s.now().Add(loginTTL))
+	return l, s.keepLogin(ctx, browserStage, hash, kept, l.ExpiresAt)
+}
+
+func (s *Service) checkLogin(n NewLogin) error {
+	var f faults
+	loopback := isLoopback(n.RedirectURI)
+	if !n.Device && !loopback && n.RedirectURI != s.issuer.URL()+LoginCallback {
+		f.bad("redirectUrl", "must be %s, or http on the loopback of the person's machine", s.issuer.URL()+LoginCallback)
+	}
+	sum, err := base64.RawURLEncoding.DecodeString(n.CodeChallenge)
+	if n.CodeChallenge != "" && (err != nil || len(sum) != sha256.Size) {
+		f.bad("codeChallenge", "must be the S256 of a verifier")
+	}
+	if loopback && n.CodeChallenge == "" {
+		f.bad("codeChallenge", "is required where the browser comes back to a program")
+	}
+	f.opening("session.", n.Session, s.sessionCap)
+	return f.err()
+}
+
+// isLoopback is strict, for whoever is sent the browser is sent the code. A name
+// may be made to mean another address.
+func isLoopback(address string) bool {
+	u, err := url.Parse(address)
+	if err != nil || u.Scheme != "http" || u.User != nil || u.Opaque != "" || u.Fragment != "" || len(address) > 2048 {
+		return false
+	}
+	ip, err := netip.ParseAddr(strings.Trim(u.Hostname(), "[]"))
+	return err == nil && ip.IsLoopback() && u.Port() != ""
 }
 
 // challengeOf is the S256 of PKCE (RFC 7636, section 4.2).
@@ -73,7 +144,7 @@ func challengeOf(verifier string) string {
 	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
-// flow returns how to log in at a provider that policy accepts.
+// flow returns how to log in at a provider that the policy accepts.
 func (s *Service) flow(ctx context.Context, name string) (provider.Flow, error) {
 	p, err := s.policies.Policy(ctx, "")
 	if err != nil {
@@ -87,151 +158,99 @@ func (s *Service) flow(ctx context.Context, name string) (provider.Flow, error) 
 	return nil, fault.New(fault.NotFound, "there is no login by %.60q", name)
 }
 
-// FinishLogin ends a login by browser, with the state and the code that it came
-// back with, once.
-//
-// Faults: Unauthenticated, Forbidden for an account that is not let in,
-// Unavailable.
-func (s *Service) FinishLogin(ctx context.Context, state, code string, o Origin) (Login, error) {
-	login, err := s.finishLogin(ctx, state, code)
-	if err != nil {
-		return Login{}, s.refused(ctx, o.caller("", ""), err)
-	}
-	return login, nil
+// LoginEnd ends a login.
+type LoginEnd struct {
+	ID string // of the Login
+	// Code and State are what the browser came back with.
+	Code, State string
+	// CodeVerifier is that of the CodeChallenge, if there was one.
+	CodeVerifier string
 }
 
-func (s *Service) finishLogin(ctx context.Context, state, code string) (Login, error) {
-	var kept browserLogin
-	if err := s.takeLogin(ctx, browserStage, statePrefix, state, &kept); err != nil {
-		return Login{}, err
+// FinishLogin opens the session of a login: by browser once, well or badly; by
+// device when the person has decided. Until then it returns
+// [provider.ErrAuthorizationPending], or [provider.ErrSlowDown] when the
+// interval is to grow by five seconds; however often it is asked, the provider
+// is asked no more than it wants.
+//
+// Faults: as of OpenSession.
+func (s *Service) FinishLogin(ctx context.Context, e LoginEnd, o Origin) (Opened, error) {
+	kept, identity, err := s.finishLogin(ctx, e)
+	if errors.Is(err, provider.ErrAuthorizationPending) || errors.Is(err, provider.ErrSlowDown) {
+		return Opened{}, err
+	}
+	if err != nil {
+		return Opened{}, s.refused(ctx, o.caller("", ""), err)
+	}
+	kept.Session.Credential, kept.Session.Origin = Credential{Identity: &identity}, o
+	return s.OpenSession(ctx, kept.Session)
+}
+
+func (s *Service) finishLogin(ctx context.Context, e LoginEnd) (kept keptLogin, i provider.Identity, err error) {
+	hash, ok := token.ParseSecret(loginPrefix, e.ID)
+	if !ok {
+		return kept, i, errNoLogin
+	}
+	if e.Code == "" {
+		return s.finishByDevice(ctx, hash, e.CodeVerifier)
+	}
+	if kept, err = s.takeLogin(ctx, browserStage, hash); err != nil {
+		return kept, i, err
+	}
+	if !same(kept.State, e.State) || !kept.verifies(e.CodeVerifier) {
+		return kept, i, errEnded("the state or the verifier is not that of the login")
 	}
 	flow, err := s.flow(ctx, kept.Provider)
 	if err != nil {
-		return Login{}, err
+		return kept, i, err
 	}
-	identity, err := flow.Exchange(ctx, provider.AuthResponse{
-		Code: code, CodeVerifier: kept.Verifier, Nonce: kept.Nonce, RedirectURI: kept.RedirectURI,
+	i, err = flow.Exchange(ctx, provider.AuthResponse{
+		Code: e.Code, CodeVerifier: kept.Verifier, Nonce: kept.Nonce, RedirectURI: kept.RedirectURI,
 	})
-	return Login{Identity: identity, Carried: kept.Carried}, err
+	return kept, i, err
 }
 
-// handover is kept of a login until a program comes for it.
-type handover struct {
-	Identity  provider.Identity
-	Challenge string
-}
+func same(a, b string) bool { return subtle.ConstantTimeCompare([]byte(a), []byte(b)) == 1 }
 
-// HandOver returns a code for a program that had its user log in by a browser:
-// whoever knows what the challenge was made of (S256 of RFC 7636) can open a
-// session with it, once, within a minute.
-func (s *Service) HandOver(ctx context.Context, i provider.Identity, challenge string) (string, error) {
-	if sum, err := base64.RawURLEncoding.DecodeString(challenge); err != nil || len(sum) != sha256.Size {
-		return "", fault.New(fault.Invalid, "the code challenge is not the S256 of a verifier")
-	}
-	code, hash := token.NewSecret(handoverPrefix)
-	return code, s.keepLogin(ctx, handoverStage, hash, handover{i, challenge}, s.now().Add(handoverTTL))
-}
-
-// takeOver returns the identity of a code. A wrong verifier uses it up, too.
-func (s *Service) takeOver(ctx context.Context, code, verifier string) (provider.Identity, error) {
-	var kept handover
-	if err := s.takeLogin(ctx, handoverStage, handoverPrefix, code, &kept); err != nil {
-		return provider.Identity{}, err
-	}
-	if subtle.ConstantTimeCompare([]byte(challengeOf(verifier)), []byte(kept.Challenge)) != 1 {
-		return provider.Identity{}, errEnded("the verifier is not that of the login")
-	}
-	return kept.Identity, nil
-}
-
-// DeviceLogin is a login that a person completes elsewhere (RFC 8628).
-type DeviceLogin struct {
-	Code                    string // for PollDeviceLogin
-	UserCode                string // for the person to type in at VerificationURI
-	VerificationURI         string
-	VerificationURIComplete string // with the user code in it, or empty
-	Interval                time.Duration
-	ExpiresAt               time.Time
-}
-
-// deviceLogin is kept of it.
-type deviceLogin struct {
-	Provider, DeviceCode string
-	Interval             time.Duration
+func (k keptLogin) verifies(verifier string) bool {
+	return k.CodeChallenge == "" || same(k.CodeChallenge, challengeOf(verifier))
 }
 
 // slowDown is added to the interval where the provider asks for it (RFC 8628,
 // section 3.5).
 const slowDown = 5 * time.Second
 
-// BeginDeviceLogin begins a login that is completed with a code, in any
-// browser.
-//
-// Faults: NotFound if nobody can log in there, Invalid if not in that way,
-// Unavailable.
-func (s *Service) BeginDeviceLogin(ctx context.Context, name string) (DeviceLogin, error) {
-	flow, err := s.flow(ctx, name)
-	if err != nil {
-		return DeviceLogin{}, err
+func (s *Service) finishByDevice(ctx context.Context, hash []byte, verifier string) (kept keptLogin, i provider.Identity, err error) {
+	if kept, err = s.turn(ctx, hash); err != nil {
+		return kept, i, err
 	}
-	start, err := flow.StartDevice(ctx)
-	if err != nil {
-		return DeviceLogin{}, err
-	}
-	code, hash := token.NewSecret(devicePrefix)
-	err = s.keepLogin(ctx, deviceStage, hash, deviceLogin{name, start.DeviceCode, start.Interval}, start.ExpiresAt)
-	return DeviceLogin{
-		Code: code, UserCode: start.UserCode, VerificationURI: start.VerificationURI,
-		VerificationURIComplete: start.VerificationURIComplete, Interval: start.Interval, ExpiresAt: start.ExpiresAt.UTC(),
-	}, err
-}
-
-// PollDeviceLogin returns who has logged in, or
-// [provider.ErrAuthorizationPending] or [provider.ErrSlowDown] if nobody has
-// yet. However often it is asked, the provider is asked no more than it wants.
-//
-// Faults: Unauthenticated, Forbidden for an account that is not let in,
-// Unavailable.
-func (s *Service) PollDeviceLogin(ctx context.Context, code string, o Origin) (provider.Identity, error) {
-	identity, err := s.pollDeviceLogin(ctx, code)
-	if err != nil && !errors.Is(err, provider.ErrAuthorizationPending) && !errors.Is(err, provider.ErrSlowDown) {
-		return provider.Identity{}, s.refused(ctx, o.caller("", ""), err)
-	}
-	return identity, err
-}
-
-func (s *Service) pollDeviceLogin(ctx context.Context, code string) (provider.Identity, error) {
-	hash, ok := token.ParseSecret(devicePrefix, code)
-	if !ok {
-		return provider.Identity{}, errNoLogin
-	}
-	kept, err := s.turn(ctx, hash)
-	if err != nil {
-		return provider.Identity{}, err
+	if !kept.verifies(verifier) {
+		return kept, i, errEnded("the verifier is not that of the login")
 	}
 	flow, err := s.flow(ctx, kept.Provider)
 	if err != nil {
-		return provider.Identity{}, err
+		return kept, i, err
 	}
-	identity, err := flow.PollDevice(ctx, kept.DeviceCode)
+	i, err = flow.PollDevice(ctx, kept.DeviceCode)
 	switch {
 	case errors.Is(err, provider.ErrSlowDown):
 		kept.Interval += slowDown
-		return identity, errors.Join(err, s.slowLogin(ctx, hash, kept))
-	case err == nil || fault.CodeOf(err) == fault.Unauthenticated || fault.CodeOf(err) == fault.Forbidden:
-		var gone deviceLogin // there is nothing more to ask
-		if err := s.takeLogin(ctx, deviceStage, devicePrefix, code, &gone); err != nil {
-			return provider.Identity{}, err
+		if err := s.slowLogin(ctx, hash, kept); err != nil {
+			return kept, i, err
+		}
+	case err == nil, fault.CodeOf(err) == fault.Unauthenticated, fault.CodeOf(err) == fault.Forbidden:
+		// There is nothing more to ask for, and nobody else gets what came.
+		if _, err := s.takeLogin(ctx, deviceStage, hash); err != nil {
+			return kept, i, err
 		}
 	}
-	return identity, err
+	return kept, i, err
 }
 
 // turn returns a login by device when the provider may be asked about it.
-func (s *Service) turn(ctx context.Context, hash []byte) (deviceLogin, error) {
-	var kept deviceLogin
+func (s *Service) turn(ctx context.Context, hash []byte) (kept keptLogin, err error) {
 	now := s.now()
-	err := s.pool.QueryRow(ctx, `
+	err = s.pool.QueryRow(ctx, `
 		UPDATE logins SET next_at = $2::timestamptz + (data->>'Interval')::bigint / 1000 * interval '1 microsecond'
 		WHERE hash = $1 AND stage = 'device' AND next_at <= $2 AND expires_at > $2 RETURNING data`, hash, now).Scan(&kept)
 	if !errors.Is(err, pgx.ErrNoRows) {
@@ -248,7 +267,7 @@ func (s *Service) turn(ctx context.Context, hash []byte) (deviceLogin, error) {
 	return kept, errNoLogin
 }
 
-func (s *Service) slowLogin(ctx context.Context, hash []byte, kept deviceLogin) error {
+func (s *Service) slowLogin(ctx context.Context, hash []byte, kept keptLogin) error {
 	if _, err := s.pool.Exec(ctx, `UPDATE logins SET data = $2, next_at = $3 WHERE hash = $1`, hash, kept, s.now().Add(kept.Interval)); err != nil {
 		return postgres.Fault(fmt.Errorf("keep login: %w", err))
 	}
@@ -257,52 +276,44 @@ func (s *Service) slowLogin(ctx context.Context, hash []byte, kept deviceLogin) 
 
 const errNoLogin = errEnded("the login is not known, has ended or has expired")
 
-func (s *Service) keepLogin(ctx context.Context, stage string, hash []byte, data any, until time.Time) error {
+func (s *Service) keepLogin(ctx context.Context, stage string, hash []byte, kept keptLogin, until time.Time) error {
 	if _, err := s.pool.Exec(ctx, `INSERT INTO logins (hash, stage, data, next_at, expires_at) VALUES ($1, $2, $3, $4, $5)`,
-		hash, stage, data, s.now(), until); err != nil {
+		hash, stage, kept, s.now(), until); err != nil {
 		return postgres.Fault(fmt.Errorf("keep login: %w", err))
 	}
 	return nil
 }
 
 // takeLogin removes what was kept; of two who do at once, one gets it.
-func (s *Service) takeLogin(ctx context.Context, stage, prefix, secret string, data any) error {
-	hash, ok := token.ParseSecret(prefix, secret)
-	if !ok {
-		return errNoLogin
-	}
-	err := s.pool.QueryRow(ctx, `DELETE FROM logins WHERE hash = $1 AND stage = $2 AND expires_at > $3 RETURNING data`,
-		hash, stage, s.now()).Scan(data)
+func (s *Service) takeLogin(ctx context.Context, stage string, hash []byte) (kept keptLogin, err error) {
+	err = s.pool.QueryRow(ctx, `DELETE FROM logins WHERE hash = $1 AND stage = $2 AND expires_at > $3 RETURNING data`,
+		hash, stage, s.now()).Scan(&kept)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return errNoLogin
+		return kept, errNoLogin
 	}
 	if err != nil {
-		return postgres.Fault(fmt.Errorf("look for login: %w", err))
+		return kept, postgres.Fault(fmt.Errorf("look for login: %w", err))
 	}
-	return nil
+	return kept, nil
 }
 
-// Logins returns the names of the providers at which people can log in, sorted.
+// Logins returns the names of the providers at which people can log in, local
+// among them if there are accounts with passwords.
 func (s *Service) Logins(ctx context.Context) ([]string, error) {
 	p, err := s.policies.Policy(ctx, "")
-	set := s.providers.Load()
-	if err != nil || set == nil {
+	if err != nil {
 		return nil, err
 	}
 	var names []string
-	for _, name := range set.Logins() {
-		if accepts(p, name) {
-			names = append(names, name)
+	if accepts(p, localProvider) {
+		names = append(names, localProvider)
+	}
+	if set := s.providers.Load(); set != nil {
+		for _, name := range set.Logins() {
+			if accepts(p, name) {
+				names = append(names, name)
+			}
 		}
 	}
 	return names, nil
-}
-
-// AcceptsPasswords reports whether local accounts can log in.
-func (s *Service) AcceptsPasswords(ctx context.Context) (bool, error) {
-	p, err := s.policies.Policy(ctx, "")
-	if err != nil {
-		return false, err
-	}
-	return p.Accepts(policy.Local), nil
 }

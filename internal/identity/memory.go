@@ -20,6 +20,7 @@ import (
 const (
 	MaxMemoryValue = 64 << 10
 	MaxMemory      = 1 << 20 // of all keys and values
+	MaxMemoryKeys  = 1000
 )
 
 // Memory is something that a session remembers.
@@ -47,6 +48,9 @@ func (s *Service) Memory(ctx context.Context, c policy.Caller, session uuid.UUID
 	if err := ownSession(c, session); err != nil {
 		return Memory{}, err
 	}
+	if !storable(key) {
+		return Memory{}, missing("memory", key)
+	}
 	rows, err := s.pool.Query(ctx, `SELECT `+memoryColumns+` FROM session_memory WHERE session_id = $1 AND key = $2`, session, key)
 	if err != nil {
 		return Memory{}, postgres.Fault(fmt.Errorf("read memory: %w", err))
@@ -70,24 +74,34 @@ func ownSession(c policy.Caller, session uuid.UUID) error {
 	return nil
 }
 
-// Memories returns up to limit things that a session remembers, by key, after
-// the given one; "" begins. more says that there are further ones. NotFound if
-// the session is not the caller's own.
-func (s *Service) Memories(ctx context.Context, c policy.Caller, session uuid.UUID, after string, limit int) (memories []Memory, more bool, err error) {
+// MemoryKey is a Memory without its value.
+type MemoryKey struct {
+	Key       string
+	Version   int64
+	Size      int // of the value, in bytes
+	UpdatedAt time.Time
+}
+
+// Memories returns what a session remembers, by key. NotFound if the session is
+// not the caller's own.
+func (s *Service) Memories(ctx context.Context, c policy.Caller, session uuid.UUID) ([]MemoryKey, error) {
 	if err := ownSession(c, session); err != nil {
-		return nil, false, err
+		return nil, err
 	}
-	rows, err := s.pool.Query(ctx, `SELECT `+memoryColumns+` FROM session_memory WHERE session_id = $1 AND key > $2 ORDER BY key LIMIT $3`,
-		session, after, limit+1)
+	rows, err := s.pool.Query(ctx, `SELECT key, version, octet_length(value::text) AS size, updated_at
+		FROM session_memory WHERE session_id = $1 ORDER BY key`, session)
 	if err != nil {
-		return nil, false, postgres.Fault(fmt.Errorf("list memory: %w", err))
+		return nil, postgres.Fault(fmt.Errorf("list memory: %w", err))
 	}
-	memories, err = pgx.CollectRows(rows, toMemory)
+	memories, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (MemoryKey, error) {
+		m, err := pgx.RowToStructByName[MemoryKey](row)
+		m.UpdatedAt = m.UpdatedAt.UTC()
+		return m, err
+	})
 	if err != nil {
-		return nil, false, postgres.Fault(fmt.Errorf("list memory: %w", err))
+		return nil, postgres.Fault(fmt.Errorf("list memory: %w", err))
 	}
-	memories, more = page(memories, limit)
-	return memories, more, nil
+	return memories, nil
 }
 
 // PutMemory has a session remember a JSON value under a key. version is the one
@@ -109,12 +123,14 @@ func (s *Service) PutMemory(ctx context.Context, c policy.Caller, session uuid.U
 	m := Memory{Key: key, Value: value, UpdatedAt: s.now().UTC()}
 	err = s.change(ctx, c, act{"memory.put", "session", session.String()}, d, func(tx pgx.Tx, e *audit.Entry) error {
 		e.Details = detail(map[string]any{"key": key})
-		have, used, err := memoryState(ctx, tx, session, key)
+		have, keys, used, err := memoryState(ctx, tx, session, key)
 		switch {
 		case err != nil:
 			return err
 		case version != AnyVersion && version != have:
 			return otherVersion(key, have)
+		case keys == MaxMemoryKeys:
+			return fault.New(fault.TooMany, "the session would remember more than %d things", MaxMemoryKeys)
 		case used+len(key)+len(value) > MaxMemory:
 			return fault.New(fault.TooMany, "the session would remember more than %d bytes", MaxMemory)
 		}
@@ -147,8 +163,11 @@ func (s *Service) DeleteMemory(ctx context.Context, c policy.Caller, session uui
 		return err
 	}
 	return s.change(ctx, c, act{"memory.delete", "session", session.String()}, d, func(tx pgx.Tx, e *audit.Entry) error {
+		if !storable(key) {
+			return missing("memory", key)
+		}
 		e.Details = detail(map[string]any{"key": key})
-		have, _, err := memoryState(ctx, tx, session, key)
+		have, _, _, err := memoryState(ctx, tx, session, key)
 		switch {
 		case err != nil:
 			return err
@@ -165,19 +184,19 @@ func (s *Service) DeleteMemory(ctx context.Context, c policy.Caller, session uui
 }
 
 // memoryState locks what a session remembers, and returns the version under a
-// key, 0 for none, and how much there is under the others.
-func memoryState(ctx context.Context, tx pgx.Tx, session uuid.UUID, key string) (version int64, others int, err error) {
+// key, 0 for none, how many others there are and how large they are together.
+func memoryState(ctx context.Context, tx pgx.Tx, session uuid.UUID, key string) (version int64, others, size int, err error) {
 	if _, err := tx.Exec(ctx, `SELECT FROM sessions WHERE id = $1 FOR NO KEY UPDATE`, session); err != nil {
-		return 0, 0, fmt.Errorf("lock memory: %w", err)
+		return 0, 0, 0, fmt.Errorf("lock memory: %w", err)
 	}
 	err = tx.QueryRow(ctx, `
-		SELECT coalesce(max(version) FILTER (WHERE key = $2), 0),
+		SELECT coalesce(max(version) FILTER (WHERE key = $2), 0), count(*) FILTER (WHERE key <> $2),
 			coalesce(sum(octet_length(key) + octet_length(value::text)) FILTER (WHERE key <> $2), 0)
-		FROM session_memory WHERE session_id = $1`, session, key).Scan(&version, &others)
+		FROM session_memory WHERE session_id = $1`, session, key).Scan(&version, &others, &size)
 	if err != nil {
-		return 0, 0, fmt.Errorf("read memory: %w", err)
+		return 0, 0, 0, fmt.Errorf("read memory: %w", err)
 	}
-	return version, others, nil
+	return version, others, size, nil
 }
 
 func otherVersion(key string, have int64) error {

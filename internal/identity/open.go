@@ -26,10 +26,8 @@ type Credential struct {
 	// code of EnsureBootstrap, the account is made: of the first administrator.
 	Login, Password, Code string
 	APIKey                string
-	Token                 string // a JWT of an issuer that is configured
-	// Handover is a code of HandOver, and Verifier what its challenge was made of.
-	Handover, Verifier string
-	Identity           *provider.Identity // out of a login that has just ended well
+	Token                 string             // a JWT of an issuer that is configured
+	Identity              *provider.Identity // out of a login that has just ended well
 }
 
 // Opening asks for a session.
@@ -128,22 +126,26 @@ const (
 func (s *Service) checkOpening(o Opening) error {
 	var f faults
 	kinds := 0
-	for _, given := range []bool{o.Credential.Login != "", o.Credential.APIKey != "", o.Credential.Token != "",
-		o.Credential.Handover != "", o.Credential.Identity != nil} {
+	for _, given := range []bool{o.Credential.Login != "", o.Credential.APIKey != "", o.Credential.Token != "", o.Credential.Identity != nil} {
 		if given {
 			kinds++
 		}
 	}
 	if kinds != 1 {
-		f.bad("credential", "must be one of a login with password, an API key, a token, the code of a login")
+		f.bad("credential", "must be one of a login with password, an API key, a token")
 	}
-	if o.ProjectID != "" {
-		f.id("projectId", o.ProjectID)
-	}
-	if o.TTL < 0 || o.TTL > s.sessionCap {
-		f.bad("ttlSeconds", "must be at most %d", int(s.sessionCap.Seconds()))
-	}
+	f.opening("", o, s.sessionCap)
 	return f.err()
+}
+
+// opening checks what a session is to be.
+func (f *faults) opening(at string, o Opening, most time.Duration) {
+	if o.ProjectID != "" {
+		f.id(at+"projectId", o.ProjectID)
+	}
+	if o.TTL < 0 || o.TTL > most {
+		f.bad(at+"expiresSeconds", "must be at most %d", int(most.Seconds()))
+	}
 }
 
 // claimant is who a credential has been found to speak for.
@@ -192,9 +194,6 @@ func (s *Service) prove(ctx context.Context, cr Credential, o Origin) (*claimant
 		return s.proveKey(ctx, cr.APIKey)
 	case cr.Identity != nil:
 		return claimantOf(*cr.Identity), nil
-	case cr.Handover != "":
-		identity, err := s.takeOver(ctx, cr.Handover, cr.Verifier)
-		return claimantOf(identity), err
 	}
 	set := s.providers.Load()
 	if set == nil {
@@ -348,7 +347,7 @@ func (s *Service) remember(ctx context.Context, tx pgx.Tx, i provider.Identity) 
 	groups := slices.Clone(i.Groups)
 	slices.Sort(groups)
 	args := pgx.NamedArgs{"id": i.UserID, "provider": i.Provider, "issuer": i.Issuer, "subject": i.Subject,
-		"groups": slices.Compact(groups), "roles": i.Roles, "name": printable(i.Name), "email": printable(i.Email), "now": s.now()}
+		"groups": slices.Compact(groups), "roles": i.Roles, "name": printable(i.Name, maxNameBytes), "email": printable(i.Email, maxEmailBytes), "now": s.now()}
 	if len(i.Groups) == 0 {
 		args["groups"] = []string{}
 	}
@@ -428,7 +427,7 @@ func (s *Service) insertSession(ctx context.Context, tx pgx.Tx, id uuid.UUID, o 
 		pgx.NamedArgs{"id": id, "user": cl.userID, "method": cl.method, "key": cl.keyID, "project": o.ProjectID,
 			"device": device, "thumbprint": thumbprint, "local": o.Origin.Local, "direct": refresh == nil && !o.Browser,
 			"defaults": cl.defaults, "given": cl.rolesIn(o.ProjectID), "roles": roles, "scopes": cl.scopes, "secret": secret,
-			"address": o.Origin.Address, "agent": printable(o.Origin.UserAgent), "now": now, "expires": s.expiry(now, o, cl)})
+			"address": o.Origin.Address, "agent": printable(o.Origin.UserAgent, maxNameBytes), "now": now, "expires": s.expiry(now, o, cl)})
 	if err != nil {
 		return fmt.Errorf("store session: %w", err)
 	}

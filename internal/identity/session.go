@@ -66,6 +66,9 @@ func (s *Service) Sessions(ctx context.Context, c policy.Caller, f SessionFilter
 	if err != nil {
 		return nil, false, err
 	}
+	if !storable(f.UserID) {
+		return nil, false, nil
+	}
 	rows, err := s.pool.Query(ctx, `SELECT `+sessionColumns+` FROM sessions
 		WHERE id < @before AND (@whose = '' OR user_id = @whose) AND (@project = '' OR project_id = @project)
 			AND (@user = '' OR user_id = @user) AND (@device::uuid IS NULL OR device_id = @device)

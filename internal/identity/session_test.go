@@ -46,7 +46,7 @@ func TestNobodyGetsInWithoutAGoodCredential(t *testing.T) {
 	}
 	for _, cr := range []identity.Credential{
 		{Login: "ann", Password: "guess"}, {Login: "nobody", Password: password}, {Login: "Ann\x00", Password: password},
-		{APIKey: "guess"}, {Token: "guess"}, {Login: "eve", Password: "a password to be hashed", Code: "guess"}, {Handover: "guess"},
+		{APIKey: "guess"}, {Token: "guess"}, {Login: "eve", Password: "a password to be hashed", Code: "guess"},
 	} {
 		_, err := r.OpenSession(t.Context(), identity.Opening{Credential: cr, Origin: here})
 		wantRefusal(t, err, "")
@@ -84,7 +84,7 @@ func TestASessionEndsInTime(t *testing.T) {
 	wantRefusal(t, err, "the session has expired")
 	o.TTL = identity.MaxSessionTTL + time.Second
 	_, err = r.OpenSession(t.Context(), o)
-	wantFault(t, err, fault.Invalid, "ttlSeconds must be at most 86400")
+	wantFault(t, err, fault.Invalid, "expiresSeconds must be at most 86400")
 }
 
 func TestARevokedSessionEndsAtOnce(t *testing.T) {

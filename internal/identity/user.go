@@ -86,8 +86,8 @@ func (n NewUser) check(ctx context.Context) (string, error) {
 	if !loginNameForm.MatchString(n.Login) {
 		f.bad("login", "must be at most 63 small letters, digits and . _ -, the first a letter or digit")
 	}
-	f.text("name", n.Name, false)
-	f.text("email", n.Email, false)
+	f.text("name", n.Name, maxNameBytes, false)
+	f.text("email", n.Email, maxEmailBytes, false)
 	if err := f.err(); err != nil {
 		return "", err
 	}
@@ -121,6 +121,9 @@ func (s *Service) Users(ctx context.Context, c policy.Caller, after string, limi
 	if !d.Allowed {
 		return nil, false, d.Err()
 	}
+	if !storable(after) {
+		return nil, false, nil
+	}
 	rows, err := s.pool.Query(ctx, `SELECT `+userColumns+` FROM users WHERE id > $1 ORDER BY id LIMIT $2`, after, limit+1)
 	if err != nil {
 		return nil, false, postgres.Fault(fmt.Errorf("list users: %w", err))
@@ -152,6 +155,9 @@ func (s *Service) User(ctx context.Context, c policy.Caller, id string) (User, e
 			return User{}, missing("user", id)
 		}
 	}
+	if !storable(id) {
+		return User{}, missing("user", id)
+	}
 	rows, err := s.pool.Query(ctx, `SELECT `+userColumns+` FROM users WHERE id = $1`, id)
 	if err != nil {
 		return User{}, postgres.Fault(fmt.Errorf("read user: %w", err))
@@ -172,6 +178,8 @@ type UserPatch struct {
 	Disabled *bool
 	// Password replaces that of a local user, who is logged out everywhere.
 	Password *string
+	// Name and Email are for people; a provider replaces them at the next login.
+	Name, Email *string
 }
 
 // UpdateUser changes a user.
@@ -183,26 +191,33 @@ func (s *Service) UpdateUser(ctx context.Context, c policy.Caller, id string, p 
 	if err != nil {
 		return User{}, err
 	}
-	a := act{"user.update", "user", id}
 	var hash string
-	if d.Allowed && p.Password != nil {
-		if hash, err = token.HashPassword(ctx, *p.Password); err != nil {
+	if d.Allowed {
+		if hash, err = p.check(ctx); err != nil {
 			return User{}, err
 		}
 	}
-	err = s.changeAccess(ctx, c, a, "", d, func(tx pgx.Tx, e *audit.Entry) error {
-		e.Details = detail(map[string]any{"disabled": p.Disabled, "password": p.Password != nil})
-		return keepAdministrator(ctx, tx, func() error {
-			if p.Password != nil {
-				if err := s.setPassword(ctx, tx, c, id, hash); err != nil {
-					return err
-				}
+	err = s.changeAccess(ctx, c, act{"user.update", "user", id}, "", d, func(tx pgx.Tx, e *audit.Entry) error {
+		if !storable(id) {
+			return missing("user", id)
+		}
+		e.Details = detail(map[string]any{"disabled": p.Disabled, "password": p.Password != nil, "name": p.Name, "email": p.Email})
+		tag, err := tx.Exec(ctx, `UPDATE users SET name = coalesce($2, name), email = coalesce($3, email) WHERE id = $1`, id, p.Name, p.Email)
+		switch {
+		case err != nil:
+			return fmt.Errorf("rename user: %w", err)
+		case tag.RowsAffected() == 0:
+			return missing("user", id)
+		}
+		if p.Password != nil {
+			if err := s.setPassword(ctx, tx, c, id, hash); err != nil {
+				return err
 			}
-			if p.Disabled != nil {
-				return s.setDisabled(ctx, tx, c, id, *p.Disabled)
-			}
+		}
+		if p.Disabled == nil {
 			return nil
-		})
+		}
+		return keepAdministrator(ctx, tx, func() error { return s.setDisabled(ctx, tx, c, id, *p.Disabled) })
 	})
 	if err != nil {
 		return User{}, err
@@ -210,21 +225,33 @@ func (s *Service) UpdateUser(ctx context.Context, c policy.Caller, id string, p 
 	return s.User(ctx, c, id)
 }
 
-func (s *Service) setDisabled(ctx context.Context, tx pgx.Tx, c policy.Caller, id string, disabled bool) error {
-	sql := `UPDATE users SET disabled_at = NULL, disabled_by = '' WHERE id = $1 AND $2::timestamptz IS NOT NULL AND $3::text <> ''`
-	if disabled {
-		sql = `UPDATE users SET disabled_at = coalesce(disabled_at, $2), disabled_by = $3 WHERE id = $1`
+// check returns the hash of the password, if there is one.
+func (p UserPatch) check(ctx context.Context) (hash string, err error) {
+	var f faults
+	if p.Name != nil {
+		f.text("name", *p.Name, maxNameBytes, false)
 	}
-	tag, err := tx.Exec(ctx, sql, id, s.now(), c.UserID)
-	switch {
-	case err != nil:
-		return fmt.Errorf("disable user: %w", err)
-	case tag.RowsAffected() == 0:
-		return missing("user", id)
-	case !disabled:
+	if p.Email != nil {
+		f.text("email", *p.Email, maxEmailBytes, false)
+	}
+	if err := f.err(); err != nil || p.Password == nil {
+		return "", err
+	}
+	return token.HashPassword(ctx, *p.Password)
+}
+
+func (s *Service) setDisabled(ctx context.Context, tx pgx.Tx, c policy.Caller, id string, disabled bool) error {
+	if !disabled {
+		if _, err := tx.Exec(ctx, `UPDATE users SET disabled_at = NULL, disabled_by = '' WHERE id = $1`, id); err != nil {
+			return fmt.Errorf("enable user: %w", err)
+		}
 		return nil
 	}
-	_, err = s.endSessions(ctx, tx, c, "the user was disabled", `user_id = $4 AND NOT direct`, id)
+	if _, err := tx.Exec(ctx, `UPDATE users SET disabled_at = $2, disabled_by = $3 WHERE id = $1 AND disabled_at IS NULL`,
+		id, s.now(), c.UserID); err != nil {
+		return fmt.Errorf("disable user: %w", err)
+	}
+	_, err := s.endSessions(ctx, tx, c, "the user was disabled", `user_id = $4 AND NOT direct`, id)
 	return err
 }
 
@@ -281,6 +308,9 @@ func (s *Service) DeleteUser(ctx context.Context, c policy.Caller, id string) er
 		return err
 	}
 	return s.changeAccess(ctx, c, act{"user.delete", "user", id}, "", d, func(tx pgx.Tx, _ *audit.Entry) error {
+		if !storable(id) {
+			return missing("user", id)
+		}
 		return keepAdministrator(ctx, tx, func() error {
 			tag, err := tx.Exec(ctx, `DELETE FROM users WHERE id = $1`, id)
 			if err != nil {
