@@ -179,14 +179,7 @@ func (w *weaknesses) roles(from, to *Document) {
 }
 
 func (w *weaknesses) identity(from, to *Identity) {
-	if to.Providers == nil && from.Providers != nil {
-		w.add("identity.providers is gone")
-	}
-	for _, p := range to.Providers {
-		if !slices.Contains(from.Providers, p) {
-			w.add("identity.providers has %s too", p)
-		}
-	}
+	w.allowed("identity.providers", texts(from.Providers), texts(to.Providers))
 	for _, s := range changed(from, to) {
 		w.add("%s is new or not the same", s.path)
 	}

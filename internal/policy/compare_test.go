@@ -47,6 +47,7 @@ func TestWeakensNamesEachLineThatAllowsMore(t *testing.T) {
 		{"", "roles: {a: {inherits: ci}}", []string{"roles[a] grants task:submit, task:read, agent:invoke too"}},
 		{"identity: {providers: [local]}", "identity: {providers: [github, local]}", []string{"identity.providers has github too"}},
 		{"identity: {providers: [local]}", "", []string{"identity.providers is gone"}},
+		{"", "identity: {providers: [local]}", nil},
 		{"identity: {github: {clientId: a}}", "identity: {github: {clientId: b}}", []string{"identity.github is new or not the same"}},
 		{"identity: {google: {clientId: a, hostedDomains: [x.com]}}", "identity: {google: {clientId: a}}", []string{"identity.google is new or not the same"}},
 		{"identity: {oidc: [{name: a, issuer: 'https://a', clientId: c, requiredClaims: {t: x}}]}", "identity: {oidc: [{name: a, issuer: 'https://a', clientId: c}]}", []string{"identity.oidc[a] is new or not the same"}},

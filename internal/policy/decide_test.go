@@ -334,6 +334,26 @@ func TestCompileRefusesDocumentsOfAnotherKindOrUnparsed(t *testing.T) {
 	}
 }
 
+func TestAClosedPolicyDeniesAllThatDocumentsCanDeny(t *testing.T) {
+	t.Parallel()
+	p := policy.Closed(policy.LayerOrganization, "security.yaml", "version 3 cannot be used", 3)
+	want := policy.Decision{Layer: policy.LayerOrganization, Rule: "security.yaml", Reason: "version 3 cannot be used", PolicyVersion: 3}
+	for _, asks := range []policy.Request{submit, open, uses("a"), {Permission: policy.AdminAll}} {
+		if d := p.Decide(caller("ann admin @trusted"), asks); d != want {
+			t.Errorf("%+v: %+v", asks, d)
+		}
+	}
+	if d := p.Decide(caller("ann admin"), policy.Request{Permission: policy.Authenticated}); !d.Allowed {
+		t.Errorf("who am I: %+v", d)
+	}
+	if !p.IsClosed() || p.Accepts(policy.Local) || p.Permissions(caller("ann admin")) != nil {
+		t.Error("a closed policy is open somewhere")
+	}
+	if p := compile(t, nil, nil, policy.Options{}); p.IsClosed() || !p.Accepts(policy.Google) {
+		t.Error("the policy without documents is closed somewhere")
+	}
+}
+
 func TestManyMayAskAtOnce(t *testing.T) {
 	t.Parallel()
 	p := compile(t, org(t, orgText), project(t, projectText), policy.Options{})

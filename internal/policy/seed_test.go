@@ -53,9 +53,7 @@ func TestEachLineOfTheTeamExampleDecidesSomething(t *testing.T) {
 		{"  - team-developer\n", "", "ann team-developer @verified", submit, true, ""},
 		{"  - admin\n", "", "ann admin @trusted", submit, true, ""},
 	})
-	if got := org(t, seed(t, "team.yaml")).Identity.Providers; !slices.Equal(got, []policy.Provider{policy.GitHub, policy.Local}) {
-		t.Errorf("providers are %v", got)
-	}
+	acceptOnly(t, "team.yaml", policy.GitHub, policy.Local)
 }
 
 const (
@@ -109,9 +107,7 @@ func TestEachLineOfTheReferenceDecidesSomething(t *testing.T) {
 		{"    inherits: developer\n", "", "ann custom-role @verified", submit, true, ""},
 		{"    additionalPermissions:\n      - config:write\n", "", "ann custom-role @verified", writeConf, true, ""},
 	})
-	if got := org(t, seed(t, "reference.yaml")).Identity.Providers; !slices.Equal(got, []policy.Provider{policy.OIDC, policy.GitHub, policy.Google, policy.Local}) {
-		t.Errorf("providers are %v", got)
-	}
+	acceptOnly(t, "reference.yaml", policy.OIDC, policy.GitHub, policy.Google, policy.Local)
 
 	const creator, skill = "  - agentId: code-creator\n", "  - skillId: dangerous-skill\n"
 	flipEach(t, "reference-project.yaml", policy.Project, append(projectFlips(),
@@ -123,6 +119,25 @@ func TestEachLineOfTheReferenceDecidesSomething(t *testing.T) {
 		flip{skill + execute, skill, "ann admin @verified +task:read", executes("dangerous-skill"), false, danger},
 		flip{skill + danger + execute + "    allowedRoles: [admin]\n", skill + danger + execute, "ann developer @verified", executes("dangerous-skill"), false, ""},
 	))
+}
+
+// acceptOnly looks that the document accepts credentials of the kinds that it
+// lists, each because of its line.
+func acceptOnly(t *testing.T, name string, listed ...policy.Provider) {
+	t.Helper()
+	text := seed(t, name)
+	p := compile(t, org(t, text), nil, policy.Options{})
+	for _, kind := range []policy.Provider{policy.OIDC, policy.GitHub, policy.Google, policy.Local} {
+		if got := p.Accepts(kind); got != slices.Contains(listed, kind) {
+			t.Errorf("%s accepts %s: %v", name, kind, got)
+		}
+	}
+	for _, kind := range listed {
+		without := strings.Replace(text, "    - "+string(kind)+"\n", "", 1)
+		if compile(t, org(t, without), nil, policy.Options{}).Accepts(kind) {
+			t.Errorf("%s without its line accepts %s", name, kind)
+		}
+	}
 }
 
 // flipEach makes every flip alone, and looks that no line is left out.
