@@ -47,6 +47,7 @@ func digestOf(kind, secret string) digest { return sha256.Sum256([]byte(kind + "
 // acceptance is what a credential was found to be.
 type acceptance struct {
 	session   uuid.UUID
+	userID    string    // who it names; empty: nobody
 	expiresAt time.Time // zero: with its session
 }
 
@@ -93,7 +94,7 @@ func (s *Service) byBearer(ctx context.Context, r Request) (*standing, error) {
 		if err != nil {
 			return acceptance{}, errNoSession
 		}
-		return acceptance{session: id, expiresAt: claims.ExpiresAt}, nil
+		return acceptance{session: id, userID: claims.UserID, expiresAt: claims.ExpiresAt}, nil
 	})
 }
 
@@ -127,6 +128,9 @@ func (s *Service) bySecret(ctx context.Context, r Request, key digest, find func
 	if err != nil {
 		s.accepted.Remove(key)
 		return nil, err
+	}
+	if a.userID != "" && a.userID != st.caller.UserID {
+		return nil, errEnded("the access token names another user than its session")
 	}
 	if err := s.signed(st, r); err != nil {
 		return nil, err

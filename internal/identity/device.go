@@ -25,8 +25,8 @@ type Device struct {
 	UserID     string
 	Name       string // for people
 	PublicKey  json.RawMessage
-	Thumbprint string // of the key (RFC 7638)
-	Trust      policy.TrustLevel
+	Thumbprint string            // of the key (RFC 7638)
+	Trust      policy.TrustLevel `db:"-"`
 	CreatedAt  time.Time
 	VerifiedAt *time.Time
 	VerifiedBy string // who gave the code
@@ -37,14 +37,21 @@ type Device struct {
 	LastSeenAt *time.Time // within a minute or so
 }
 
-const deviceColumns = `id, user_id, name, public_key, thumbprint, trust, created_at, verified_at, verified_by, trusted_at, trusted_by,
+const deviceColumns = `id, user_id, name, public_key, thumbprint, trust AS level, created_at, verified_at, verified_by, trusted_at, trusted_by,
 	revoked_at, revoked_by, last_seen_at`
 
 func toDevice(row pgx.CollectableRow) (Device, error) {
-	d, err := pgx.RowToStructByName[Device](row)
+	stored, err := pgx.RowToStructByName[struct {
+		Device
+		Level string
+	}](row)
+	if err != nil {
+		return Device{}, err
+	}
+	d := stored.Device
 	d.CreatedAt, d.VerifiedAt, d.TrustedAt = d.CreatedAt.UTC(), utc(d.VerifiedAt), utc(d.TrustedAt)
 	d.RevokedAt, d.LastSeenAt = utc(d.RevokedAt), utc(d.LastSeenAt)
-	return d, err
+	return d, d.Trust.UnmarshalText([]byte(stored.Level))
 }
 
 const (

@@ -17,6 +17,7 @@ import (
 	"github.com/coderclaw/runtime/internal/identity/token"
 	"github.com/coderclaw/runtime/internal/policy"
 	"github.com/coderclaw/runtime/internal/postgres"
+	"github.com/coderclaw/runtime/internal/stream"
 )
 
 // Credential is what shows who someone is: one of a login and password, an API
@@ -231,8 +232,10 @@ func (s *Service) open(ctx context.Context, o Opening, cl *claimant, proof *dpop
 		return Session{}, s.refuse(ctx, c, a, d)
 	}
 	var opened Session
+	changed := false
 	err = s.change(ctx, c, a, policy.Decision{Allowed: true}, func(tx pgx.Tx, e *audit.Entry) error {
-		if err := s.admit(ctx, tx, cl, proof); err != nil {
+		var err error
+		if changed, err = s.admit(ctx, tx, cl, proof); err != nil {
 			return err
 		}
 		device, err := s.deviceOf(ctx, tx, cl, proof, o.DeviceID)
@@ -265,6 +268,9 @@ func (s *Service) open(ctx context.Context, o Opening, cl *claimant, proof *dpop
 		}
 		return err
 	})
+	if changed {
+		s.bus.Publish(stream.Signal{Topic: stream.AccessChanged})
+	}
 	return opened, err
 }
 
@@ -301,25 +307,26 @@ func accepts(p *policy.Policy, method string) bool {
 	return p.Accepts(policy.OIDC)
 }
 
-// admit makes the user known, and uses up what can be used once.
-func (s *Service) admit(ctx context.Context, tx pgx.Tx, cl *claimant, proof *dpop.Proof) error {
+// admit makes the user known, and uses up what can be used once. changed says
+// that what the user may do is no more what it was.
+func (s *Service) admit(ctx context.Context, tx pgx.Tx, cl *claimant, proof *dpop.Proof) (changed bool, err error) {
 	if proof != nil {
 		if err := useProof(ctx, tx, *proof); err != nil {
-			return err
+			return false, err
 		}
 	}
 	if i := cl.identity; i != nil && i.OneUse {
 		if err := useOnce(ctx, tx, i.Issuer, i.TokenID, i.ExpiresAt.Add(2*time.Minute)); err != nil {
-			return err
+			return false, err
 		}
 	}
 	if cl.identity != nil {
 		return s.remember(ctx, tx, *cl.identity)
 	}
 	if _, err := tx.Exec(ctx, `UPDATE users SET last_login_at = $2 WHERE id = $1`, cl.userID, s.now()); err != nil {
-		return fmt.Errorf("note login: %w", err)
+		return false, fmt.Errorf("note login: %w", err)
 	}
-	return nil
+	return false, nil
 }
 
 // useProof makes a proof worthless for every server.
@@ -343,7 +350,7 @@ func useOnce(ctx context.Context, tx pgx.Tx, issuer, id string, until time.Time)
 
 // remember stores what a provider says of a user, at every login. Names are for
 // people; that groups or roles have changed is a change of access.
-func (s *Service) remember(ctx context.Context, tx pgx.Tx, i provider.Identity) error {
+func (s *Service) remember(ctx context.Context, tx pgx.Tx, i provider.Identity) (changed bool, err error) {
 	groups := slices.Clone(i.Groups)
 	slices.Sort(groups)
 	args := pgx.NamedArgs{"id": i.UserID, "provider": i.Provider, "issuer": i.Issuer, "subject": i.Subject,
@@ -356,17 +363,17 @@ func (s *Service) remember(ctx context.Context, tx pgx.Tx, i provider.Identity) 
 	}
 	var issuer string
 	var same bool
-	err := tx.QueryRow(ctx, `SELECT issuer, groups = @groups AND roles = @roles::jsonb FROM users WHERE id = @id`, args).Scan(&issuer, &same)
+	err = tx.QueryRow(ctx, `SELECT issuer, groups = @groups AND roles = @roles::jsonb FROM users WHERE id = @id`, args).Scan(&issuer, &same)
 	switch {
 	case err != nil && !errors.Is(err, pgx.ErrNoRows):
-		return fmt.Errorf("read user: %w", err)
+		return false, fmt.Errorf("read user: %w", err)
 	case err == nil && issuer != i.Issuer:
-		return deny(policy.LayerSession, "%s is known from issuer %.100q, not from %.100q", i.UserID, issuer, i.Issuer)
+		return false, deny(policy.LayerSession, "%s is known from issuer %.100q, not from %.100q", i.UserID, issuer, i.Issuer)
 	}
 	set := `name = excluded.name, email = excluded.email, last_login_at = excluded.last_login_at`
-	if err == nil && !same {
+	if changed = err == nil && !same; changed {
 		if err := lockAccess(ctx, tx); err != nil {
-			return err
+			return false, err
 		}
 		set += `, groups = excluded.groups, roles = excluded.roles`
 	}
@@ -374,9 +381,9 @@ func (s *Service) remember(ctx context.Context, tx pgx.Tx, i provider.Identity) 
 		INSERT INTO users (id, provider, issuer, subject, name, email, groups, roles, created_at, last_login_at)
 		VALUES (@id, @provider, @issuer, @subject, @name, @email, @groups, @roles, @now, @now)
 		ON CONFLICT ON CONSTRAINT users_pkey DO UPDATE SET `+set, args); err != nil {
-		return fmt.Errorf("store user: %w", err)
+		return false, fmt.Errorf("store user: %w", err)
 	}
-	return nil
+	return changed, nil
 }
 
 // deviceOf returns the device whose key made the proof, if it is one's. What

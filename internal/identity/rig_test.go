@@ -139,6 +139,9 @@ func (r *rig) sibling(t testing.TB, change ...func(*identity.Options)) *rig {
 	return rigOn(t, r.pool, r.clock, change...)
 }
 
+// last is where lists begin.
+var last = uuid.Max
+
 // password is shorter than new ones may be, so that it stays at the cost at
 // which the rig stores it, which is next to nothing.
 const password = "old and short"
