@@ -26,7 +26,8 @@ type Process struct {
 	Environment []string // names of variables that are passed on
 }
 
-// Skill is something that an agent may do beyond answering.
+// Skill is something that an agent may do beyond answering. Its slice may be
+// shared; whoever gets it must not change what it holds.
 type Skill struct {
 	ID                  string
 	Name                string
@@ -34,7 +35,7 @@ type Skill struct {
 	Version             string
 	Dangerous           bool // its use can do harm that is hard to undo
 	RequiredPermissions []string
-	Enabled             bool
+	Enabled             bool // whether it may be used at all
 }
 
 // Source is where an agent's definition comes from.
@@ -124,4 +125,23 @@ func (d definition) agent(source Source) Agent {
 		SystemPrompt: d.SystemPrompt, Model: d.Model, Thinking: d.Thinking,
 		Executor: d.Executor, Process: (*Process)(d.Process), Source: source,
 	}
+}
+
+// skillDefinition is a skill as the binary and the table skills hold it.
+type skillDefinition struct {
+	ID                  string   `yaml:"id" json:"-"`
+	Name                string   `yaml:"name" json:"name"`
+	Description         string   `yaml:"description" json:"description"`
+	Version             string   `yaml:"version" json:"version,omitempty"`
+	Dangerous           bool     `yaml:"dangerous" json:"dangerous,omitempty"`
+	RequiredPermissions []string `yaml:"requiredPermissions" json:"requiredPermissions,omitempty"`
+	Enabled             bool     `yaml:"enabled" json:"enabled,omitempty"`
+}
+
+// skill returns d with its defaults filled in.
+func (d skillDefinition) skill() Skill {
+	if d.Name == "" {
+		d.Name = d.ID
+	}
+	return Skill(d)
 }

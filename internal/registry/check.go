@@ -8,11 +8,14 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/coderclaw/runtime/internal/policy"
 )
 
 // Limits on a definition, lengths in characters.
 const (
 	maxName         = 200
+	maxVersion      = 64
 	maxDescription  = 2_000
 	maxSystemPrompt = 65_536
 	maxItems        = 64 // of capabilities and of skills
@@ -32,11 +35,9 @@ var (
 // its path there, and what is wrong, to be read after the path.
 type refusal func(value any, path, message string)
 
-// check refuses every fault of d.
-func (d *definition) check(refuse refusal) {
-	if !idForm.MatchString(d.ID) {
-		refuse(&d.ID, "id", "must be 1 to 128 of a-z, 0-9, '.', '_' and '-', the first a letter or digit")
-	}
+// check refuses every fault of d. Skills are those that it may name.
+func (d *definition) check(skills map[string]Skill, refuse refusal) {
+	refuse.id(&d.ID)
 	refuse.line(&d.Name, "name", 0, maxName)
 	refuse.text(&d.Description, "description", 1, maxDescription)
 	refuse.text(&d.SystemPrompt, "systemPrompt", 0, maxSystemPrompt)
@@ -52,7 +53,7 @@ func (d *definition) check(refuse refusal) {
 		refuse(&d.Skills, "skills", fmt.Sprintf("must not have more than %d items", maxItems))
 	}
 	for i := range d.Skills {
-		if _, ok := builtinSkills().byID[d.Skills[i]]; !ok {
+		if _, ok := skills[d.Skills[i]]; !ok {
 			refuse(&d.Skills[i], fmt.Sprintf("skills[%d]", i), fmt.Sprintf("names no known skill: %.40q", d.Skills[i]))
 		}
 	}
@@ -67,6 +68,21 @@ func (d *definition) check(refuse refusal) {
 		refuse(&d.Process, "process", "is for executor process only")
 	case d.Process != nil:
 		d.Process.check(refuse)
+	}
+}
+
+// check refuses every fault of d.
+func (d *skillDefinition) check(refuse refusal) {
+	refuse.id(&d.ID)
+	refuse.line(&d.Name, "name", 0, maxName)
+	refuse.text(&d.Description, "description", 1, maxDescription)
+	refuse.line(&d.Version, "version", 0, maxVersion)
+	if len(d.RequiredPermissions) > len(policy.Permissions) {
+		refuse(&d.RequiredPermissions, "requiredPermissions", fmt.Sprintf("must not have more than %d items", len(policy.Permissions)))
+		return
+	}
+	for i := range d.RequiredPermissions {
+		oneOf(refuse, (*policy.Permission)(&d.RequiredPermissions[i]), fmt.Sprintf("requiredPermissions[%d]", i), policy.Permissions)
 	}
 }
 
@@ -102,6 +118,12 @@ func (p *process) check(refuse refusal) {
 			// The runtime's own settings hold its token and its database's password.
 			refuse(name, path, "must not name a setting of the runtime")
 		}
+	}
+}
+
+func (refuse refusal) id(value *string) {
+	if !idForm.MatchString(*value) {
+		refuse(value, "id", "must be 1 to 128 of a-z, 0-9, '.', '_' and '-', the first a letter or digit")
 	}
 }
 

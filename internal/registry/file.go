@@ -17,8 +17,9 @@ type agentsFile struct {
 	Agents []definition `yaml:"agents"`
 }
 
-// LoadAgents reads an operator's agents.yaml. No file means no agents. All
-// faults in it are reported, each as file:line:column: message.
+// LoadAgents reads an operator's agents.yaml, whose agents may have built-in
+// skills. No file means no agents. All faults in it are reported, each as
+// file:line:column: message.
 func LoadAgents(filename string) ([]Agent, error) {
 	var file agentsFile
 	doc, err := strictyaml.ReadFile(filename, maxFileBytes, &file)
@@ -42,7 +43,7 @@ func (f *agentsFile) agents(doc *strictyaml.Document, source Source) ([]Agent, e
 	agents := make([]Agent, len(f.Agents))
 	for i := range f.Agents {
 		d := &f.Agents[i]
-		d.check(func(value any, path, message string) {
+		d.check(builtinSkills().byID, func(value any, path, message string) {
 			if !doc.Has(value) {
 				value = d
 			}
@@ -78,22 +79,14 @@ var builtinAgents = sync.OnceValue(func() []Agent {
 
 var builtinSkills = sync.OnceValue(func() set[Skill] {
 	var file struct {
-		Skills []struct {
-			ID                  string   `yaml:"id"`
-			Name                string   `yaml:"name"`
-			Description         string   `yaml:"description"`
-			Version             string   `yaml:"version"`
-			Dangerous           bool     `yaml:"dangerous"`
-			RequiredPermissions []string `yaml:"requiredPermissions"`
-			Enabled             bool     `yaml:"enabled"`
-		} `yaml:"skills"`
+		Skills []skillDefinition `yaml:"skills"`
 	}
 	if err := strictyaml.Decode("builtin/skills.yaml", builtinSkillsYAML, maxFileBytes, &file).Err(); err != nil {
 		panic(err)
 	}
 	byID := map[string]Skill{}
 	for _, s := range file.Skills {
-		byID[s.ID] = Skill(s)
+		byID[s.ID] = s.skill()
 	}
 	return newSet(byID)
 })

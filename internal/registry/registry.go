@@ -1,9 +1,18 @@
-// Package registry knows the agents that can be asked to run a task and the
-// skills that they may use.
+// Package registry knows the agents that can be asked to run a task, the skills
+// that they may use, and the policies by which everything is decided.
 //
 // Agents come from three sources, each hiding the definitions of the same id
-// before it: those in the binary, the operator's agents.yaml, and the API. It
-// owns the table agents, which holds the last; no other package names it.
+// before it: those in the binary, the operator's agents.yaml, and the API.
+// Skills come from the binary and the API. Policies are documents, one of the
+// organisation and one for each project that has its own, of which every
+// version is kept.
+//
+// All of it is in memory, two seconds old at most, so that to decide costs no
+// round trip. What is written through this server is seen here at once, and by
+// other servers as soon as they hear of it.
+//
+// It owns the tables agents, skills, policies and policy_documents; no other
+// package names them.
 package registry
 
 import (
@@ -16,15 +25,21 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"golang.org/x/sync/singleflight"
 
+	"github.com/coderclaw/runtime/internal/audit"
 	"github.com/coderclaw/runtime/internal/fault"
+	"github.com/coderclaw/runtime/internal/policy"
+	"github.com/coderclaw/runtime/internal/stream"
 )
 
-// Registry answers which agents and skills there are. It is safe for
-// concurrent use.
+// Registry answers which agents and skills there are, and who may do what. It
+// is safe for concurrent use.
 type Registry struct {
 	pool     *pgxpool.Pool
 	runnable func(Agent) error
 	base     map[string]Agent // built in, or from the file
+	options  policy.Options
+	recorder Recorder
+	bus      Bus
 	now      func() time.Time
 	patience time.Duration // with a query
 
@@ -32,9 +47,23 @@ type Registry struct {
 	mu     sync.Mutex // guards what follows
 	writes uint64
 	cached *snapshot
+	read   kept[parsed]
+	ready  kept[compiled]
 }
 
-// Options says what a Registry offers besides the built-in agents.
+// Recorder keeps denials, which have no transaction of their own to stand in.
+type Recorder interface {
+	Record(ctx context.Context, e audit.Entry)
+}
+
+// Bus tells other servers, and the other parts of this one, what has changed.
+type Bus interface {
+	Publish(...stream.Signal)
+	Subscribe(func(stream.Signal)) (cancel func())
+}
+
+// Options says what a Registry offers besides the built-in agents, and what it
+// decides by besides the documents.
 type Options struct {
 	// File holds the agents of the operator's agents.yaml.
 	File []Agent
@@ -42,15 +71,42 @@ type Options struct {
 	// otherwise an error whose text says what to configure. It is called
 	// whenever the agents are read anew and must be quick.
 	Runnable func(Agent) error
+	// EnforceTrust is security.enforceTrust of runtime.yaml, DefaultRoles its
+	// security.defaultRoles.
+	EnforceTrust bool
+	DefaultRoles []policy.Role
+	// Recorder must be there if callers that may be denied ask for changes.
+	Recorder Recorder
+	// Bus. Default: one that nobody else hears.
+	Bus Bus
 }
 
-// New returns a registry on a migrated database.
+// New returns a registry on a migrated database. It listens to the bus for as
+// long as that lives.
 func New(pool *pgxpool.Pool, o Options) *Registry {
 	base := map[string]Agent{}
 	for _, a := range slices.Concat(builtinAgents(), o.File) {
 		base[a.ID] = a
 	}
-	return &Registry{pool: pool, runnable: o.Runnable, base: base, now: time.Now, patience: loadTimeout}
+	if o.Bus == nil {
+		o.Bus = &stream.Memory{}
+	}
+	r := &Registry{
+		pool: pool, runnable: o.Runnable, base: base, recorder: o.Recorder, bus: o.Bus,
+		options: policy.Options{EnforceTrust: o.EnforceTrust, DefaultRoles: o.DefaultRoles},
+		now:     time.Now, patience: loadTimeout,
+		read: kept[parsed]{}, ready: kept[compiled]{},
+	}
+	o.Bus.Subscribe(r.hear)
+	return r
+}
+
+// hear makes the next reader look again when others have changed something. The
+// end of a single session changes nothing that is known here.
+func (r *Registry) hear(s stream.Signal) {
+	if s.Topic == stream.Resync || s.Topic == stream.AccessChanged && s.ID == "" {
+		r.forget()
+	}
 }
 
 // Agents returns all agents, sorted by id.
@@ -59,7 +115,7 @@ func (r *Registry) Agents(ctx context.Context) ([]Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	return slices.Clone(s.all), nil
+	return slices.Clone(s.agents.all), nil
 }
 
 // Agent returns the agent of that id, or a NotFound fault.
@@ -68,7 +124,7 @@ func (r *Registry) Agent(ctx context.Context, id string) (Agent, error) {
 	if err != nil {
 		return Agent{}, err
 	}
-	a, ok := s.byID[id]
+	a, ok := s.agents.byID[id]
 	if !ok {
 		return Agent{}, noAgent(id)
 	}
@@ -76,20 +132,29 @@ func (r *Registry) Agent(ctx context.Context, id string) (Agent, error) {
 }
 
 // Skills returns all skills, sorted by id.
-func (r *Registry) Skills(context.Context) ([]Skill, error) {
-	return slices.Clone(builtinSkills().all), nil
+func (r *Registry) Skills(ctx context.Context) ([]Skill, error) {
+	s, err := r.current(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return slices.Clone(s.skills.all), nil
 }
 
 // Skill returns the skill of that id, or a NotFound fault.
-func (r *Registry) Skill(_ context.Context, id string) (Skill, error) {
-	s, ok := builtinSkills().byID[id]
-	if !ok {
-		return Skill{}, fault.New(fault.NotFound, "no skill %.128q", id)
+func (r *Registry) Skill(ctx context.Context, id string) (Skill, error) {
+	s, err := r.current(ctx)
+	if err != nil {
+		return Skill{}, err
 	}
-	return s, nil
+	sk, ok := s.skills.byID[id]
+	if !ok {
+		return Skill{}, noSkill(id)
+	}
+	return sk, nil
 }
 
 func noAgent(id string) error { return fault.New(fault.NotFound, "no agent %.128q", id) }
+func noSkill(id string) error { return fault.New(fault.NotFound, "no skill %.128q", id) }
 
 // set is some agents, or skills, by id and in the order of their ids.
 type set[T any] struct {

@@ -17,16 +17,8 @@ import (
 	"github.com/coderclaw/runtime/internal/policy"
 	"github.com/coderclaw/runtime/internal/postgres/pgtest"
 	"github.com/coderclaw/runtime/internal/registry"
+	"github.com/coderclaw/runtime/internal/stream"
 )
-
-var admin = policy.Caller{UserID: "ann", Roles: []policy.Role{policy.Admin}}
-
-func anything(registry.Agent) error { return nil }
-
-func newRegistry(t *testing.T, file ...registry.Agent) *registry.Registry {
-	t.Helper()
-	return registry.New(pgtest.DB(t), registry.Options{File: file, Runnable: anything})
-}
 
 func put(t *testing.T, r *registry.Registry, a registry.Agent) (created bool) {
 	t.Helper()
@@ -218,7 +210,7 @@ func TestPutNamesEveryFaultyField(t *testing.T) {
 func TestTheAPICannotDefineAgentsWithoutEnd(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.DB(t)
-	r := registry.New(pool, registry.Options{Runnable: anything})
+	r := over(pool, registry.Options{})
 	if _, err := pool.Exec(t.Context(), `INSERT INTO agents (id, definition)
 		SELECT 'a' || n, '{"name":"n","description":"d","executor":"openai"}' FROM generate_series(1, $1) n`, registry.MaxStored); err != nil {
 		t.Fatal(err)
@@ -254,7 +246,7 @@ func TestAvailabilityIsWhatRunnableSays(t *testing.T) {
 func TestAStoredDefinitionThatCannotBeReadHarmsNoOther(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.DB(t)
-	r := registry.New(pool, registry.Options{Runnable: anything})
+	r := over(pool, registry.Options{})
 	if _, err := pool.Exec(t.Context(), `INSERT INTO agents (id, definition) VALUES ('odd', '{"name": 3}')`); err != nil {
 		t.Fatal(err)
 	}
@@ -266,20 +258,10 @@ func TestAStoredDefinitionThatCannotBeReadHarmsNoOther(t *testing.T) {
 	}
 }
 
-// queries counts what is asked of the database.
-type queries struct{ atomic.Int64 }
-
-func (q *queries) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
-	q.Add(1)
-	return ctx
-}
-
-func (q *queries) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
-
 func TestReadersShareOneQueryUntilItIsOld(t *testing.T) {
 	t.Parallel()
-	var asked queries
-	r := registry.New(pgtest.DB(t, func(c *pgxpool.Config) { c.ConnConfig.Tracer = &asked }), registry.Options{Runnable: anything})
+	pool, asked := counted(t)
+	r := over(pool, registry.Options{})
 	var clock atomic.Int64
 	r.SetNow(func() time.Time { return time.Unix(0, clock.Load()) })
 
@@ -311,8 +293,8 @@ func TestReadersShareOneQueryUntilItIsOld(t *testing.T) {
 func TestAnotherReplicasWriteIsSeenWhenTheSnapshotIsOld(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.DB(t)
-	here := registry.New(pool, registry.Options{Runnable: anything})
-	there := registry.New(pool, registry.Options{Runnable: anything})
+	here := over(pool, registry.Options{})
+	there := over(pool, registry.Options{})
 	now := time.Unix(0, 0)
 	here.SetNow(func() time.Time { return now })
 
@@ -322,27 +304,21 @@ func TestAnotherReplicasWriteIsSeenWhenTheSnapshotIsOld(t *testing.T) {
 	get(t, here, "new")
 }
 
-// held returns a registry whose first query, once the table has been read,
-// closes loading and waits for release.
-func held(t *testing.T) (r *registry.Registry, loading, release chan struct{}) {
-	t.Helper()
-	loading, release = make(chan struct{}), make(chan struct{})
+// A reader that comes after a write, of this server or of one that was heard,
+// must not be served by a query from before it.
+func TestAWriteIsSeenByWhoeverReadsAfterIt(t *testing.T) {
+	t.Parallel()
+	pool, bus := pgtest.DB(t), &stream.Memory{}
+	loading, release := make(chan struct{}), make(chan struct{})
 	var begun atomic.Bool
-	r = registry.New(pgtest.DB(t), registry.Options{Runnable: func(registry.Agent) error {
+	// Its first query, once the tables have been read, waits.
+	r := registry.New(pool, registry.Options{Bus: bus, Runnable: func(registry.Agent) error {
 		if begun.CompareAndSwap(false, true) {
 			close(loading)
 			<-release
 		}
 		return nil
 	}})
-	return r, loading, release
-}
-
-// A reader that comes after a write must not be served by a query from before
-// it.
-func TestAWriteIsSeenByWhoeverReadsAfterIt(t *testing.T) {
-	t.Parallel()
-	r, loading, release := held(t)
 	var early sync.WaitGroup
 	early.Go(func() {
 		if _, err := r.Agent(t.Context(), "mine"); fault.CodeOf(err) != fault.NotFound {
@@ -350,7 +326,7 @@ func TestAWriteIsSeenByWhoeverReadsAfterIt(t *testing.T) {
 		}
 	})
 	<-loading
-	put(t, r, agent("mine", "x"))
+	put(t, over(pool, registry.Options{Bus: bus}), agent("mine", "x"))
 	impatient, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	if _, err := r.Agent(impatient, "mine"); err != nil {
@@ -363,9 +339,8 @@ func TestAWriteIsSeenByWhoeverReadsAfterIt(t *testing.T) {
 
 func TestAReaderThatLeavesDoesNotTakeTheOthersAlong(t *testing.T) {
 	t.Parallel()
-	var asked queries
-	pool := pgtest.DB(t, func(c *pgxpool.Config) { c.ConnConfig.Tracer = &asked })
-	r := registry.New(pool, registry.Options{Runnable: anything})
+	pool, asked := counted(t)
+	r := over(pool, registry.Options{})
 
 	lock := lockAgents(t, pool)
 	before := asked.Load()
@@ -393,7 +368,7 @@ func TestAReaderThatLeavesDoesNotTakeTheOthersAlong(t *testing.T) {
 func TestADatabaseThatDoesNotAnswerIsUnavailable(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.DB(t)
-	r := registry.New(pool, registry.Options{Runnable: anything})
+	r := over(pool, registry.Options{})
 	r.SetPatience(50 * time.Millisecond)
 	lockAgents(t, pool)
 	if _, err := r.Agent(t.Context(), "code-creator"); fault.CodeOf(err) != fault.Unavailable {
