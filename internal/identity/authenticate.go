@@ -65,7 +65,7 @@ func (s *Service) Authenticate(ctx context.Context, r Request) (policy.Caller, e
 		return policy.Caller{}, answer(err)
 	}
 	s.seen.mark(st.id, s.now())
-	return s.requester(ctx, st, r.origin())
+	return s.current(ctx, st, r.origin())
 }
 
 func (s *Service) identify(ctx context.Context, r Request) (*standing, error) {
@@ -204,19 +204,24 @@ func (s *Service) direct(ctx context.Context, r Request) (uuid.UUID, error) {
 	return opened.ID, err
 }
 
-// requester is the caller of one request.
-func (s *Service) requester(ctx context.Context, st *standing, o Origin) (policy.Caller, error) {
-	c := st.caller
-	c.Local, c.Address, c.RequestID = o.Local, o.Address, o.RequestID
-	if c.ProjectID != "" {
-		return c, nil
-	}
+// current is the caller of one request, by the organisation's policy of now.
+func (s *Service) current(ctx context.Context, st *standing, o Origin) (policy.Caller, error) {
 	p, err := s.policies.Policy(ctx, "")
 	if err != nil {
 		return policy.Caller{}, err
 	}
-	c.AllProjects = slices.Contains(p.Permissions(c), policy.AdminAll)
-	return c, nil
+	if !accepts(p, st.method) {
+		return policy.Caller{}, unauthenticated(errEnded("identity provider " + st.method + " is off"))
+	}
+	return requester(p, st, o), nil
+}
+
+// requester is the caller of one request. The policy is that of its project.
+func requester(p *policy.Policy, st *standing, o Origin) policy.Caller {
+	c := st.caller
+	c.Local, c.Address, c.RequestID = o.Local, o.Address, o.RequestID
+	c.AllProjects = c.ProjectID == "" && slices.Contains(p.Permissions(c), policy.AdminAll)
+	return c
 }
 
 // Valid returns a caller that Authenticate has returned, say the one of an open
@@ -238,5 +243,5 @@ func (s *Service) Valid(ctx context.Context, c policy.Caller) (policy.Caller, er
 	if err != nil {
 		return policy.Caller{}, answer(err)
 	}
-	return s.requester(ctx, st, Origin{Local: c.Local, Address: c.Address, RequestID: c.RequestID})
+	return s.current(ctx, st, Origin{Local: c.Local, Address: c.Address, RequestID: c.RequestID})
 }

@@ -319,3 +319,33 @@ func TestWithoutTheDatabaseNobodyIsTakenForAStranger(t *testing.T) {
 }
 
 func second[T any](_ T, err error) error { return err }
+
+func TestAProviderThatIsSwitchedOffEndsItsSessions(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.user(t, "ann", policy.Developer)
+	token := r.login(t, "ann").AccessToken
+	c := r.caller(t, bearer(token))
+	r.policies.set(t, "identity:\n  providers: [github]\n")
+	r.refuses(t, bearer(token), "identity provider local is off")
+	_, err := r.Valid(t.Context(), c)
+	wantRefusal(t, err, "identity provider local is off")
+	r.policies.set(t, "identity:\n  providers: [local]\n")
+	r.caller(t, bearer(token))
+}
+
+func TestNothingIsNotTheSameAsEverything(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.user(t, "ann", policy.Developer)
+	ann := r.as(t, "ann")
+	_, secret := r.newKey(t, ann, identity.NewKey{Scopes: []policy.Permission{}})
+	if c := r.caller(t, bearer(secret)); c.Scopes == nil || policy.Authorize(c, policy.TaskRead).Allowed {
+		t.Errorf("a key without any scope may read tasks: %+v", c)
+	}
+	o := byPassword("ann")
+	o.Roles = []policy.Role{}
+	if c := r.caller(t, bearer(r.open(t, o).AccessToken)); len(c.Roles) != 0 {
+		t.Errorf("a session that was asked for without any role has %v", c.Roles)
+	}
+}

@@ -51,8 +51,9 @@ type attempts struct {
 }
 
 // begin counts an attempt as a wrong one in advance, so that many at once count
-// too, or returns how long to wait before the next.
-func (g *guard) begin(key string, t tolerance, now time.Time) (wait time.Duration) {
+// too, or returns how long to wait before the next. until is how long there may
+// be no other because of this one.
+func (g *guard) begin(key string, t tolerance, now time.Time) (until time.Time, wait time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	a, _ := g.attempts.Get(key)
@@ -60,30 +61,33 @@ func (g *guard) begin(key string, t tolerance, now time.Time) (wait time.Duratio
 		a = attempts{}
 	}
 	if now.Before(a.closed) {
-		return a.closed.Sub(now)
+		return time.Time{}, a.closed.Sub(now)
 	}
 	a.wrong++
-	a.last = now
+	a.last, a.closed = now, time.Time{}
 	if over := a.wrong - t.free; over >= 0 {
 		a.closed = now.Add(min(t.most, time.Second<<min(over, 20)))
 	}
 	g.attempts.Add(key, a)
-	return 0
+	return a.closed, 0
 }
 
-// right takes the attempt back that begin counted; all says that those before
-// it are forgiven, too.
-func (g *guard) right(key string, all bool) {
+// right takes the attempt back for which begin returned until. What others have
+// brought about meanwhile stands, unless all is to be forgiven.
+func (g *guard) right(key string, until time.Time, all bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	a, ok := g.attempts.Get(key)
 	if !ok {
 		return
 	}
-	a.wrong, a.closed = a.wrong-1, time.Time{}
-	if all || a.wrong <= 0 {
+	if all || a.wrong <= 1 {
 		g.attempts.Remove(key)
 		return
+	}
+	a.wrong--
+	if a.closed.Equal(until) {
+		a.closed = time.Time{}
 	}
 	g.attempts.Add(key, a)
 }
@@ -94,10 +98,11 @@ func (g *guard) right(key string, all bool) {
 func (s *Service) checkPassword(ctx context.Context, userID, password, address string) error {
 	now := s.now()
 	account, from := "user "+userID, "address "+address
-	wait := s.guard.begin(account, accountTolerance, now)
+	ofAccount, wait := s.guard.begin(account, accountTolerance, now)
+	var ofAddress time.Time
 	if wait == 0 && address != "" {
-		if wait = s.guard.begin(from, addressTolerance, now); wait > 0 {
-			s.guard.right(account, false)
+		if ofAddress, wait = s.guard.begin(from, addressTolerance, now); wait > 0 {
+			s.guard.right(account, ofAccount, false)
 		}
 	}
 	if wait > 0 {
@@ -105,9 +110,9 @@ func (s *Service) checkPassword(ctx context.Context, userID, password, address s
 	}
 	err := s.comparePassword(ctx, userID, password)
 	if _, wrong := errors.AsType[errEnded](err); !wrong {
-		s.guard.right(account, err == nil)
+		s.guard.right(account, ofAccount, err == nil)
 		// Who has an account of its own must not clear its address by it.
-		s.guard.right(from, false)
+		s.guard.right(from, ofAddress, false)
 	}
 	return err
 }

@@ -83,7 +83,7 @@ func (s *Service) findRefresh(ctx context.Context, hash []byte) (session uuid.UU
 
 // rotate uses up one refresh token and stores the next.
 func (s *Service) rotate(ctx context.Context, st *standing, o Origin, proof *dpop.Proof, hash, next []byte) (opened Session, err error) {
-	c, err := s.requester(ctx, st, o)
+	c, err := s.current(ctx, st, o)
 	if err != nil {
 		return Session{}, err
 	}

@@ -104,7 +104,7 @@ type Service struct {
 const (
 	maxSessions    = 20_000
 	maxCredentials = 20_000
-	maxProofs      = 200_000
+	maxProofs      = 1_000_000
 )
 
 // New returns the service over the database in pool. Call Run to keep it going.

@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"golang.org/x/sync/singleflight"
 
 	"github.com/coderclaw/runtime/internal/identity/token"
 	"github.com/coderclaw/runtime/internal/postgres"
@@ -37,9 +39,12 @@ type keyring struct {
 	now   func() time.Time
 	fixed bool
 
-	mu     sync.Mutex
-	keys   []token.Key // newest first
-	readAt time.Time
+	flight singleflight.Group
+
+	mu      sync.Mutex
+	keys    []token.Key // newest first
+	readAt  time.Time
+	changes int // by this server
 }
 
 func newKeyring(pool *pgxpool.Pool, now func() time.Time, file string) (*keyring, error) {
@@ -55,16 +60,31 @@ func newKeyring(pool *pgxpool.Pool, now func() time.Time, file string) (*keyring
 // all returns the keys as they were read at most age ago.
 func (k *keyring) all(ctx context.Context, age time.Duration) ([]token.Key, error) {
 	k.mu.Lock()
-	defer k.mu.Unlock() // while reading, too: those who come meanwhile need the same
-	if k.fixed || recent(k.readAt, k.now(), age) {
-		return k.keys, nil
+	keys, changes := k.keys, k.changes
+	fresh := k.fixed || recent(k.readAt, k.now(), age)
+	k.mu.Unlock()
+	if fresh {
+		return keys, nil
 	}
-	keys, err := readKeys(ctx, k.pool)
-	if err != nil {
-		return nil, postgres.Fault(err)
+	read := k.flight.DoChan(strconv.Itoa(changes), func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout)
+		defer cancel()
+		at := k.now()
+		keys, err := readKeys(ctx, k.pool)
+		if err != nil {
+			return keys, postgres.Fault(err)
+		}
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		k.keys, k.readAt = keys, at
+		return keys, nil
+	})
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case r := <-read:
+		return r.Val.([]token.Key), r.Err
 	}
-	k.keys, k.readAt = keys, k.now()
-	return keys, nil
 }
 
 func readKeys(ctx context.Context, db querier) ([]token.Key, error) {
@@ -122,7 +142,12 @@ func (k *keyring) rotate(ctx context.Context) error {
 	if k.fixed {
 		return nil
 	}
-	now := k.now()
+	defer func() {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		k.changes++
+	}()
+	now := k.now().Truncate(time.Microsecond)
 	return postgres.InTx(ctx, k.pool, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `UPDATE signing_keys SET retired_at = $1 WHERE retired_at IS NULL AND created_at <= $2`,
 			now, now.Add(-keyLife)); err != nil {

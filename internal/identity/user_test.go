@@ -236,3 +236,19 @@ func TestADeletedUserLeavesNothingBehind(t *testing.T) {
 		t.Errorf("%d role bindings", n)
 	}
 }
+
+func TestWhoHasAnAccountDoesNotClearItsAddressForGuesses(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.user(t, "eve", policy.Developer)
+	for i := range 19 {
+		_, err := r.OpenSession(t.Context(), identity.Opening{Credential: identity.Credential{Login: "user" + string(rune('a'+i)), Password: "guess"}, Origin: here})
+		wantRefusal(t, err, "")
+		r.login(t, "eve")
+	}
+	r.login(t, "eve")
+	_, err := r.OpenSession(t.Context(), identity.Opening{Credential: identity.Credential{Login: "last", Password: "guess"}, Origin: here})
+	wantRefusal(t, err, "")
+	_, err = r.OpenSession(t.Context(), byPassword("eve"))
+	wantFault(t, err, fault.TooMany, "try again")
+}

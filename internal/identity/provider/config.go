@@ -147,7 +147,7 @@ func (c *checker) fault(path, format string, args ...any) {
 func (c Config) check() error {
 	var faults checker
 	issuers := map[string]bool{googleIssuer: c.Google != nil, c.actionsIssuer(): len(c.GitHubActions) > 0}
-	names := []string{githubName, googleName, actionsName, "local"}
+	names := []string{githubName, googleName, actionsName, "local", "key"}
 	for i, p := range c.OIDC {
 		path := fmt.Sprintf("oidc[%d]", i)
 		if !providerName.MatchString(p.Name) {
