@@ -73,8 +73,8 @@ func WithSession(opened OpenedSession) Option {
 
 // WithProof makes each request carry a proof that the client holds a key (RFC
 // 9449), which prove makes for its method, its URL without query, and the
-// access token in it ("" for none). Sessions that the client opens are then
-// bound to that key.
+// access token in it ("" for none); where it returns "", there is none. Sessions
+// that the client opens with a proof are bound to the key.
 func WithProof(prove func(method, url, accessToken string) (string, error)) Option {
 	return func(c *Client) { c.prove = prove }
 }
@@ -177,6 +177,8 @@ func (c *Client) authorize(h http.Header, method, address string, t Token) error
 	if err != nil {
 		return credentialError{fmt.Errorf("prove the key: %w", err)}
 	}
-	h.Set("DPoP", proof)
+	if proof != "" {
+		h.Set("DPoP", proof)
+	}
 	return nil
 }

@@ -78,8 +78,8 @@ func (c *cli) explain(err error) string {
 		if answer.RequestID != "" && answer.Status >= 500 {
 			text += "\nThe server's log says more under request id " + answer.RequestID + "."
 		}
-		if answer.Status == 401 {
-			text += "\nGive a credential with CODERCLAW_TOKEN or --token."
+		if answer.Status == 401 && !errors.As(err, new(loginError)) {
+			text += "\n" + c.adviceOnCredentials()
 		}
 		return text
 	case errors.As(err, &dial) && dial.Op == "dial":
@@ -90,6 +90,18 @@ func (c *cli) explain(err error) string {
 		return fmt.Sprintf("no server answers at %s (%s): %v\n%s", address.url, address.source, dial.Err, advice(address))
 	}
 	return err.Error()
+}
+
+func (c *cli) adviceOnCredentials() string {
+	switch {
+	case c.token != "":
+		return "That was the credential of --token."
+	case c.givenToken() != "":
+		return "That was the credential of CODERCLAW_TOKEN."
+	case c.keyringTrouble != nil:
+		return "Your login may be in the keyring, which could not be read: " + c.keyringTrouble.Error()
+	}
+	return `Log in with "clawctl login", or give a credential with CODERCLAW_TOKEN or --token.`
 }
 
 func advice(a address) string {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -138,10 +139,12 @@ type result struct {
 
 // invocation is a run of clawctl with an environment of its own.
 type invocation struct {
-	ctx   context.Context
-	env   map[string]string
-	home  string
-	stdin string
+	ctx     context.Context
+	env     map[string]string
+	home    string // "": the user has none
+	stdin   string
+	keyring keyring
+	browse  func(context.Context, string) error
 }
 
 func (s *fakeServer) run(t *testing.T, args ...string) result {
@@ -172,8 +175,18 @@ func (in invocation) start(t *testing.T, stdout, stderr io.Writer, args ...strin
 		stdin: strings.NewReader(in.stdin), stdout: stdout, stderr: stderr,
 		getenv: func(name string) string { return in.env[name] },
 		home:   func() (string, error) { return in.home, nil },
+		config: in.config,
 		now:    func() time.Time { return now }, zone: time.UTC,
+		keyring: in.keyring, browse: in.browse,
+		sleep: func(ctx context.Context, _ time.Duration) error { return ctx.Err() },
 	})
+}
+
+func (in invocation) config() (string, error) {
+	if in.home == "" {
+		return "", errors.New("$HOME is not defined")
+	}
+	return filepath.Join(in.home, ".config"), nil
 }
 
 // lines is a text as it is printed, without the indentation of the test.
@@ -203,7 +216,7 @@ func TestWrongUsageIsExplainedAndSendsNothing(t *testing.T) {
 		{"status -o xml", "want table, json, yaml"},
 		{"tasks list --status done", `--status "done": want pending, planning`},
 		{"tasks list --since yesterday", `--since: "yesterday" is neither a time`},
-		{"tasks list --limit -1", "--limit must not be negative"},
+		{"tasks list --limit -1", "want a number, 0 for all"},
 		{"submit", "a task needs a description"},
 		{"submit review this", "put it in quotes"},
 		{"submit x --label team", `--label "team": want key=value`},
@@ -288,7 +301,7 @@ func TestTheTokenIsSentAndAskedFor(t *testing.T) {
 	defer srv.Close()
 	none := invocation{env: map[string]string{"CODERCLAW_URL": srv.URL}}
 	got := none.run(t, "status")
-	if want := "clawctl: a credential is needed (401 unauthenticated)\nGive a credential with CODERCLAW_TOKEN or --token.\n"; got.code != exitFailed || got.stderr != want {
+	if want := "clawctl: a credential is needed (401 unauthenticated)\nLog in with \"clawctl login\", or give a credential with CODERCLAW_TOKEN or --token.\n"; got.code != exitFailed || got.stderr != want {
 		t.Errorf("got %+v", got)
 	}
 	if got := none.run(t, "status", "--token", "t0ken"); got.code != exitOK {

@@ -48,7 +48,8 @@ func usagef(format string, args ...any) error { return usageError{fmt.Sprintf(fo
 func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	return run(ctx, args, environment{
 		stdin: stdin, stdout: stdout, stderr: stderr,
-		getenv: os.Getenv, home: os.UserHomeDir, now: time.Now, zone: time.Local,
+		getenv: os.Getenv, home: os.UserHomeDir, config: os.UserConfigDir, now: time.Now, zone: time.Local,
+		keyring: findKeyring(os.Getenv), browse: browse, sleep: sleep,
 	})
 }
 
@@ -58,8 +59,12 @@ type environment struct {
 	stdout, stderr io.Writer
 	getenv         func(string) string
 	home           func() (string, error)
+	config         func() (string, error) // the user's configuration directory
 	now            func() time.Time
 	zone           *time.Location
+	keyring        keyring // nil: there is none
+	browse         func(ctx context.Context, url string) error
+	sleep          func(context.Context, time.Duration) error
 }
 
 // cli is one run of the program.
@@ -67,9 +72,12 @@ type cli struct {
 	environment
 	out, err *screen
 
-	url    string // flags
-	token  string
-	format choice
+	url         string // flags
+	token       string
+	format      choice
+	keyringMode choice
+
+	keyringTrouble error // why it could not be read, which may not matter
 }
 
 func run(ctx context.Context, args []string, env environment) int {
@@ -100,7 +108,9 @@ const examples = `  clawctl submit "Analyze project architecture" --agent archit
   clawctl submit "Review this change" --agent code-reviewer --input-file change.diff --watch > review.md
   clawctl tasks list --status running,waiting
   clawctl tasks watch 0190b8a1-0000-7000-8000-000000000000
-  clawctl tasks list --status failed --output json`
+  clawctl tasks list --status failed --output json
+  clawctl login --provider github
+  clawctl policy explain --agent code-modifier --project web`
 
 func (c *cli) root() *cobra.Command {
 	root := &cobra.Command{
@@ -109,7 +119,8 @@ func (c *cli) root() *cobra.Command {
 		Long: `Submit tasks to AI coding agents and watch them work.
 
 The server is the one that --url or CODERCLAW_URL names, else the one that
-"coderclawd dev" started here, else http://127.0.0.1:7433.
+"coderclawd dev" started here, else http://127.0.0.1:7433. What is asked of it
+is asked in the name of --token or CODERCLAW_TOKEN, else of the login there.
 
 Exit codes: 0 done, 1 failed (also: a watched task failed or was cancelled),
 2 wrong usage, 130 interrupted.`,
@@ -130,8 +141,13 @@ Exit codes: 0 done, 1 failed (also: a watched task failed or was cancelled),
 	flags.StringVar(&c.token, "token", "", "`credential`; the environment variable CODERCLAW_TOKEN keeps it out of the process list")
 	flags.VarP(&c.format, "output", "o", "how to print: "+strings.Join(c.format.of, ", "))
 	completeFlag(root, "output", c.format.of...)
+	c.keyringMode = choice{value: "auto", of: []string{"auto", "os", "file"}}
+	flags.Var(&c.keyringMode, "keyring", "where logins are kept: "+strings.Join(c.keyringMode.of, ", ")+"; auto is the operating system's keyring if there is one")
+	completeFlag(root, "keyring", c.keyringMode.of...)
 
-	root.AddCommand(c.statusCommand(), c.agentsCommand(), c.skillsCommand(), c.submitCommand(), c.tasksCommand(), c.versionCommand())
+	root.AddCommand(c.statusCommand(), c.agentsCommand(), c.skillsCommand(), c.submitCommand(), c.tasksCommand(), c.versionCommand(),
+		c.loginCommand(), c.logoutCommand(), c.whoamiCommand(), c.passwordCommand(), c.sessionsCommand(), c.deviceCommand(),
+		c.usersCommand(), c.keysCommand(), c.bindingsCommand(), c.policyCommand(), c.auditCommand())
 	return root
 }
 
@@ -190,21 +206,57 @@ func completeFlag(cmd *cobra.Command, flag string, values ...string) {
 	}
 }
 
+// givenToken returns the credential that the command line or the environment
+// names, "" if neither does.
+func (c *cli) givenToken() string {
+	if c.token != "" {
+		return c.token
+	}
+	return strings.TrimSpace(c.getenv("CODERCLAW_TOKEN"))
+}
+
 // client returns a client for the server that the command line, the environment
-// or a running server names.
+// or a running server names, in the name of the credential that is given or of
+// the login there.
 func (c *cli) client() (*api.Client, error) {
+	if token := c.givenToken(); token != "" {
+		return c.connect(api.WithToken(token))
+	}
+	a, err := c.account()
+	if err != nil {
+		return nil, err
+	}
+	return c.connect(api.WithTokenSource(a.renew), api.WithProof(a.prove))
+}
+
+// connect returns a client that shows what opts say.
+func (c *cli) connect(opts ...api.Option) (*api.Client, error) {
 	address, err := c.address()
 	if err != nil {
 		return nil, err
 	}
-	token := c.token
-	if token == "" {
-		token = strings.TrimSpace(c.getenv("CODERCLAW_TOKEN"))
-	}
 	// A person who mistyped the address should not wait long to hear of it.
-	client, err := api.NewClient(address.url, api.WithToken(token), api.WithUserAgent("clawctl/"+version()), api.WithRetries(2))
+	client, err := api.NewClient(address.url, append(opts, api.WithUserAgent("clawctl/"+version()), api.WithRetries(2))...)
 	if err != nil {
 		return nil, usagef("%v (%s)", err, address.source)
 	}
 	return client, nil
+}
+
+// asking is the RunE of a command that asks the server for something.
+func (c *cli) asking(ask func(ctx context.Context, client *api.Client, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		client, err := c.client()
+		if err != nil {
+			return err
+		}
+		return ask(cmd.Context(), client, args)
+	}
+}
+
+// group is a command that has only subcommands.
+func group(name, short string, commands ...*cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{Use: name, Short: short, Args: noCommand, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	cmd.AddCommand(commands...)
+	return cmd
 }

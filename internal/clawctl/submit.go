@@ -199,7 +199,7 @@ func parseLabels(pairs []string) (map[string]string, error) {
 // parseTime reads a time, or a duration that counts from now: forward with
 // sign 1, back with -1.
 func (c *cli) parseTime(text string, sign int) (time.Time, error) {
-	if d, err := time.ParseDuration(text); err == nil && d >= 0 {
+	if d, err := parseDuration(text); err == nil && d >= 0 {
 		return c.now().Add(time.Duration(sign) * d).UTC(), nil
 	}
 	if t, err := time.Parse(time.RFC3339, text); err == nil {

@@ -1,6 +1,7 @@
 package clawctl
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -17,14 +18,8 @@ import (
 var statuses = []string{"pending", "planning", "running", "waiting", "completed", "failed", "cancelled"}
 
 func (c *cli) tasksCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "tasks",
-		Short: "See, watch and cancel tasks",
-		Args:  noCommand,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
-	cmd.AddCommand(c.tasksListCommand(), c.tasksGetCommand(), c.tasksWatchCommand(), c.tasksCancelCommand(), c.tasksEventsCommand())
-	return cmd
+	return group("tasks", "See, watch and cancel tasks",
+		c.tasksListCommand(), c.tasksGetCommand(), c.tasksWatchCommand(), c.tasksCancelCommand(), c.tasksEventsCommand())
 }
 
 // filterFlags choose tasks.
@@ -76,7 +71,7 @@ func (f *filterFlags) parse(c *cli) (filter api.TaskFilter, err error) {
 
 func (c *cli) tasksListCommand() *cobra.Command {
 	var f filterFlags
-	var limit int
+	var limit limit
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List tasks, newest first",
@@ -88,37 +83,22 @@ func (c *cli) tasksListCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if limit < 0 {
-				return usagef("--limit must not be negative")
-			}
 			client, err := c.client()
 			if err != nil {
 				return err
 			}
-			// One more than asked for tells that there are more.
-			filter.Limit = 500
-			if limit > 0 {
-				filter.Limit = min(limit+1, 500)
+			filter.Limit = limit.page()
+			tasks, more, err := take(client.AllTasks(cmd.Context(), filter), limit)
+			if err != nil {
+				return err
 			}
-			list, more := api.TaskList{Items: []api.Task{}}, false
-			for task, err := range client.AllTasks(cmd.Context(), filter) {
-				if err != nil {
-					return err
-				}
-				if more = limit > 0 && len(list.Items) == limit; more {
-					break
-				}
-				list.Items = append(list.Items, task)
-			}
-			err = c.print(list, func() { c.taskTable(list.Items) })
-			if more {
-				c.err.printf("%s\n", c.err.style(dim, "There are more: --limit 0 lists all."))
-			}
+			err = c.print(api.TaskList{Items: tasks}, func() { c.taskTable(tasks) })
+			c.tellMore(more)
 			return err
 		},
 	}
 	f.register(cmd)
-	cmd.Flags().IntVar(&limit, "limit", 50, "`number` of tasks at most; 0 for all")
+	limit.register(cmd, "tasks")
 	return cmd
 }
 
@@ -222,37 +202,13 @@ func (c *cli) block(heading, text string) {
 }
 
 func (c *cli) tasksCancelCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "cancel ID...",
-		Short: "Cancel tasks and their parts",
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return usagef("tasks cancel needs the id of a task")
-			}
-			return nil
-		},
-		RunE: func(cmd *cobra.Command, args []string) error {
-			client, err := c.client()
-			if err != nil {
-				return err
-			}
-			var failed error
-			for _, id := range args {
-				task, err := client.CancelTask(cmd.Context(), id)
-				if err == nil {
-					err = c.print(task, func() { c.out.printf("%s cancelled\n", cleanLine(task.ID)) })
-				}
-				if cmd.Context().Err() != nil {
-					return err
-				}
-				if err != nil { // the others are to be cancelled all the same
-					c.report(err)
-					failed = exitError(exitFailed)
-				}
-			}
-			return failed
-		},
-	}
+	return c.each("cancel ID...", "Cancel tasks and their parts", "the id of a task", func(ctx context.Context, client *api.Client, id string) error {
+		task, err := client.CancelTask(ctx, id)
+		if err != nil {
+			return err
+		}
+		return c.print(task, func() { c.out.printf("%s cancelled\n", cleanLine(task.ID)) })
+	})
 }
 
 func (c *cli) tasksEventsCommand() *cobra.Command {

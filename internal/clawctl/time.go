@@ -1,7 +1,11 @@
 package clawctl
 
 import (
+	"errors"
 	"fmt"
+	"math"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -25,6 +29,40 @@ func exactSpan(d time.Duration) string {
 	}
 	return d.Truncate(time.Second).String()
 }
+
+// parseDuration is time.ParseDuration, and knows days: 7d.
+func parseDuration(text string) (time.Duration, error) {
+	if number, ok := strings.CutSuffix(text, "d"); ok {
+		days, err := strconv.ParseUint(number, 10, 16)
+		return time.Duration(days) * 24 * time.Hour, err
+	}
+	return time.ParseDuration(text)
+}
+
+// duration is a flag that knows days, too.
+type duration struct{ d time.Duration }
+
+func (d *duration) String() string {
+	if days := d.d / (24 * time.Hour); days > 0 && d.d%(24*time.Hour) == 0 {
+		return fmt.Sprintf("%dd", days)
+	}
+	if d.d == 0 {
+		return ""
+	}
+	return d.d.String()
+}
+
+func (d *duration) Type() string { return "duration" }
+
+func (d *duration) Set(text string) (err error) {
+	if d.d, err = parseDuration(text); err != nil || d.d <= 0 {
+		return errors.New("want a duration such as 90m, 12h or 30d")
+	}
+	return nil
+}
+
+// seconds rounds up.
+func (d *duration) seconds() int { return int(math.Ceil(d.d.Seconds())) }
 
 // moment says when t is, and how long ago.
 func (c *cli) moment(t time.Time) string {
