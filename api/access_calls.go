@@ -50,7 +50,7 @@ func (c *Client) Session(ctx context.Context, id string) (Session, error) {
 // RevokeSession ends a session at once, open streams included. The id "current"
 // is that of the client's own.
 func (c *Client) RevokeSession(ctx context.Context, id string) error {
-	return c.remove(ctx, "/v1/sessions", id, "")
+	return c.remove(ctx, "/v1/sessions", id)
 }
 
 // ChangeOption is a condition under which something is changed.
@@ -181,7 +181,7 @@ func (c *Client) UpdateUser(ctx context.Context, id string, p UserPatch) (User, 
 
 // DeleteUser removes a user with all sessions, keys, devices and role bindings.
 func (c *Client) DeleteUser(ctx context.Context, id string) error {
-	return c.remove(ctx, "/v1/users", id, "")
+	return c.remove(ctx, "/v1/users", id)
 }
 
 // ChangePassword changes the password of the client's own local account.
@@ -206,7 +206,7 @@ func (c *Client) CreateRoleBinding(ctx context.Context, n NewRoleBinding) (RoleB
 
 // DeleteRoleBinding takes a role away, at once.
 func (c *Client) DeleteRoleBinding(ctx context.Context, id string) error {
-	return c.remove(ctx, "/v1/role-bindings", id, "")
+	return c.remove(ctx, "/v1/role-bindings", id)
 }
 
 // APIKeys yields the keys of services. It ends after an error.
@@ -226,7 +226,7 @@ func (c *Client) CreateAPIKey(ctx context.Context, n NewAPIKey) (CreatedAPIKey, 
 
 // RevokeAPIKey ends a key, at once.
 func (c *Client) RevokeAPIKey(ctx context.Context, id string) error {
-	return c.remove(ctx, "/v1/api-keys", id, "")
+	return c.remove(ctx, "/v1/api-keys", id)
 }
 
 // DeviceChallenge returns a text for a device to sign with its key.
@@ -279,7 +279,7 @@ func (c *Client) VerifyDevice(ctx context.Context, id string, v VerifyDevice) (D
 
 // RevokeDevice ends a device for ever, and the sessions opened with its key.
 func (c *Client) RevokeDevice(ctx context.Context, id string) error {
-	return c.remove(ctx, "/v1/devices", id, "")
+	return c.remove(ctx, "/v1/devices", id)
 }
 
 // CreateEnrolmentCode returns a code with which one device can be verified.
@@ -290,8 +290,8 @@ func (c *Client) CreateEnrolmentCode(ctx context.Context, n NewEnrolmentCode) (E
 
 // remove sends a DELETE, once: after a success whose answer was lost, the second
 // would remove nothing and say 404.
-func (c *Client) remove(ctx context.Context, collection, id, rest string) error {
-	path, err := item(collection, id, rest)
+func (c *Client) remove(ctx context.Context, collection, id string) error {
+	path, err := item(collection, id, "")
 	if err != nil {
 		return err
 	}

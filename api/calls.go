@@ -173,13 +173,7 @@ func (c *Client) PutAgent(ctx context.Context, id string, d AgentDefinition) (Ag
 
 // DeleteAgent removes an agent that PutAgent created.
 func (c *Client) DeleteAgent(ctx context.Context, id string) error {
-	path, err := item("/v1/agents", id, "")
-	if err != nil {
-		return err
-	}
-	// Not sent twice: after a success whose answer was lost, the second would
-	// remove nothing and say 404.
-	return c.do(ctx, call{method: http.MethodDelete, path: path, once: true})
+	return c.remove(ctx, "/v1/agents", id)
 }
 
 // Skills returns all skills.
@@ -195,6 +189,11 @@ func (c *Client) Skills(ctx context.Context) ([]Skill, error) {
 func (c *Client) Skill(ctx context.Context, id string) (Skill, error) {
 	var out Skill
 	return out, c.get(ctx, "/v1/skills", id, "", nil, &out)
+}
+
+// DeleteSkill removes a skill that was created over the API.
+func (c *Client) DeleteSkill(ctx context.Context, id string) error {
+	return c.remove(ctx, "/v1/skills", id)
 }
 
 // Status tells how the server is. It needs no credential.

@@ -106,6 +106,7 @@ func TestClientSendsWhatTheContractSays(t *testing.T) {
 		{func() (any, error) { return nil, c.DeleteAgent(ctx, "x") }, `DELETE /root/v1/agents/x  `},
 		{func() (any, error) { return c.Skills(ctx) }, `GET /root/v1/skills  `},
 		{func() (any, error) { return c.Skill(ctx, "x") }, `GET /root/v1/skills/x  `},
+		{func() (any, error) { return nil, c.DeleteSkill(ctx, "x") }, `DELETE /root/v1/skills/x  `},
 		{func() (any, error) { return c.Status(ctx) }, `GET /root/v1/status  `},
 		{func() (any, error) { return c.Me(ctx) }, `GET /root/v1/me  `},
 	} {

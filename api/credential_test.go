@@ -71,7 +71,7 @@ func TestASessionIsRenewedWhenItsTokenExpires(t *testing.T) {
 			if _, err := c.Task(t.Context(), taskID); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(9*time.Minute + 31*time.Second)
+			<-time.After(9*time.Minute + 31*time.Second)
 		}
 		path := "GET /v1/tasks/" + taskID
 		if got, want := s.requests(), path+" Bearer a1\nPOST /v1/sessions/refresh\n"+path+" Bearer a2"; got != want {

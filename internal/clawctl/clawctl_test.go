@@ -144,7 +144,9 @@ type invocation struct {
 	home    string // "": the user has none
 	stdin   string
 	keyring keyring
-	browse  func(context.Context, string) error
+
+	terminal io.Reader // nil: stdin is a pipe
+	browse   func(context.Context, string) error
 }
 
 func (s *fakeServer) run(t *testing.T, args ...string) result {
@@ -171,8 +173,12 @@ func (in invocation) start(t *testing.T, stdout, stderr io.Writer, args ...strin
 	if in.ctx == nil {
 		in.ctx = t.Context()
 	}
+	var stdin io.Reader = strings.NewReader(in.stdin)
+	if in.terminal != nil {
+		stdin = in.terminal
+	}
 	return run(in.ctx, args, environment{
-		stdin: strings.NewReader(in.stdin), stdout: stdout, stderr: stderr,
+		stdin: stdin, stdout: stdout, stderr: stderr,
 		getenv: func(name string) string { return in.env[name] },
 		home:   func() (string, error) { return in.home, nil },
 		config: in.config,

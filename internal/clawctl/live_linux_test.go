@@ -19,7 +19,8 @@ import (
 
 // terminal is a pseudo-terminal and what a person would see on it.
 type terminal struct {
-	*os.File // the program's side
+	*os.File          // the program's side
+	keyboard *os.File // the person's
 
 	mu       sync.Mutex
 	rows     []string
@@ -48,7 +49,7 @@ func newTerminal(t *testing.T, width int) *terminal {
 	check(unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: uint16(width)}))
 	slave, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
 	check(err)
-	v := &terminal{File: slave, rows: []string{""}, cursor: true, wrap: true, changed: make(chan struct{}, 1), finished: make(chan struct{})}
+	v := &terminal{File: slave, keyboard: master, rows: []string{""}, cursor: true, wrap: true, changed: make(chan struct{}, 1), finished: make(chan struct{})}
 	go func() {
 		defer close(v.finished)
 		buf := make([]byte, 64<<10)
@@ -71,6 +72,14 @@ func newTerminal(t *testing.T, width int) *terminal {
 		master.Close()
 	})
 	return v
+}
+
+// types is what the person does.
+func (v *terminal) types(t *testing.T, text string) {
+	t.Helper()
+	if _, err := v.keyboard.WriteString(text); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // end closes the program's side and returns what is on the screen then.

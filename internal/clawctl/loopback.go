@@ -110,9 +110,7 @@ func serveCallback(ctx context.Context, l net.Listener, state string, finish fun
 	// The page is to arrive, however slow the browser is; then nothing is.
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
-	if srv.Shutdown(grace) != nil {
-		srv.Close()
-	}
+	srv.Shutdown(grace) //nolint:errcheck // whoever takes longer gets no page
 	return o.opened, o.err
 }
 

@@ -70,17 +70,18 @@ func (c *cli) hidden(ctx context.Context, question string) (string, error) {
 	if in == nil {
 		return "", usagef("there is no terminal to ask at: use --password-stdin")
 	}
-	before, err := term.GetState(int(in.Fd()))
+	fd := int(in.Fd())
+	before, err := term.GetState(fd)
 	if err != nil {
 		return "", fmt.Errorf("ask for a password: %w", err)
 	}
 	c.err.printf("%s", question)
 	answer, err := await(ctx, func() (string, error) {
-		line, err := term.ReadPassword(int(in.Fd()))
+		line, err := term.ReadPassword(fd)
 		return string(line), err
 	})
 	if ctx.Err() != nil {
-		term.Restore(int(in.Fd()), before) //nolint:errcheck // there is nothing else to be done
+		term.Restore(fd, before) //nolint:errcheck // there is nothing else to be done
 	}
 	c.err.printf("\n")
 	return answer, err

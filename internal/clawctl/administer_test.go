@@ -1,0 +1,289 @@
+package clawctl
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coderclaw/runtime/api"
+)
+
+// office answers the calls of administrators, each with the same.
+func office(answers map[string]any) (h http.Handler, asked func() string) {
+	var last string
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		last = strings.TrimSpace(r.Method + " " + r.URL.RequestURI() + " " + string(body))
+		answer, ok := answers[r.Method+" "+r.URL.Path]
+		text, isText := answer.(string)
+		switch {
+		case !ok:
+			problem(w, http.StatusNotFound, "not-found", "no "+r.URL.Path)
+		case answer == nil:
+			w.WriteHeader(http.StatusNoContent)
+		case isText:
+			w.Header().Set("Content-Type", "application/x-ndjson")
+			io.WriteString(w, text)
+		default:
+			writeJSON(w, http.StatusOK, answer)
+		}
+	}), func() string { return last }
+}
+
+// records is what an office keeps; name goes into all that people could have
+// written.
+func records(name string) map[string]any {
+	hourAgo := now.Add(-time.Hour)
+	decision := api.Decision{Layer: "agent", Rule: "security.yaml: agentPolicies[" + name + "]", Reason: "because " + name, PolicyVersion: 7}
+	doc := api.PolicyDocument{Version: 8, Document: "allowedRoles: [" + name + "]\n", Author: name, Comment: name, Origin: "api", Weakens: []string{"readonly may " + name}, CreatedAt: hourAgo}
+	user := api.User{ID: "local:" + name, Provider: "local", Name: name, LastLoginAt: &hourAgo, CreatedAt: hourAgo}
+	binding := api.RoleBinding{ID: "b1", GroupID: "corp:" + name, Role: "developer", CreatedAt: hourAgo, CreatedBy: name}
+	key := api.APIKey{ID: "k1", Name: name, Roles: []string{"ci"}, ExpiresAt: now.Add(48 * time.Hour)}
+	device := api.Device{ID: "d1", UserID: name, Name: name, Trust: "trusted", Thumbprint: "th", CreatedAt: hourAgo}
+	entry := api.AuditEntry{ID: "e1", Time: hourAgo, UserID: name, Action: "task.submit", Result: "denied", ResourceID: name, Layer: "agent", Reason: name}
+	return map[string]any{
+		"GET /v1/sessions":                   api.SessionList{Items: []api.Session{{ID: "s1", UserID: name, Method: name, Address: "::1", CreatedAt: hourAgo, ExpiresAt: now.Add(time.Hour)}}},
+		"DELETE /v1/sessions/s1":             nil,
+		"GET /v1/users":                      api.UserList{Items: []api.User{user}},
+		"POST /v1/users":                     user,
+		"PATCH /v1/users/u1":                 user,
+		"DELETE /v1/users/u1":                nil,
+		"GET /v1/role-bindings":              api.RoleBindingList{Items: []api.RoleBinding{binding}},
+		"POST /v1/role-bindings":             binding,
+		"DELETE /v1/role-bindings/b1":        nil,
+		"GET /v1/api-keys":                   api.APIKeyList{Items: []api.APIKey{key}},
+		"POST /v1/api-keys":                  api.CreatedAPIKey{APIKey: key, Key: "ccl_k1_" + name},
+		"DELETE /v1/api-keys/k1":             nil,
+		"GET /v1/devices":                    api.DeviceList{Items: []api.Device{device}},
+		"PATCH /v1/devices/d1":               device,
+		"DELETE /v1/devices/d1":              nil,
+		"POST /v1/devices/enrolment-codes":   api.EnrolmentCode{Code: "cce_" + name, ExpiresAt: now.Add(time.Hour)},
+		"POST /v1/permissions/check":         decision,
+		"GET /v1/config/security":            doc,
+		"GET /v1/config/security/versions/3": doc,
+		"GET /v1/projects/web/policy":        doc,
+		"PUT /v1/projects/web/policy":        doc,
+		"PUT /v1/config/security":            doc,
+		"GET /v1/config/security/versions":   api.PolicyVersionList{Items: []api.PolicyDocument{doc}},
+		"POST /v1/config/security/rollback":  doc,
+		"GET /v1/config/security/diff":       api.PolicyDiff{From: 7, To: 8, Diff: "-a\n+" + name + "\n", Weakens: doc.Weakens},
+		"POST /v1/policy/simulate": api.PolicySimulationResult{Decisions: 40, Skipped: 2,
+			Changed: []api.ChangedOutcome{{EntryID: "e1", UserID: name, Action: "task.submit", Was: "allowed", Now: decision}}},
+		"GET /v1/audit":            api.AuditList{Items: []api.AuditEntry{entry}},
+		"GET /v1/audit/export":     "CEF:0|" + name + "\nCEF:0|two\n",
+		"GET /v1/audit/checkpoint": api.AuditCheckpoint{Note: "claw\n3\nroot" + name + "\n\n— claw sig\n", Size: 3, Verifier: "claw+1+x"},
+		"GET /v1/audit/e1/proof":   api.AuditProof{Index: 2, Leaf: []byte("leaf"), Hashes: []string{"aGFzaA==", name}, Checkpoint: "claw\n3\nroot\n"},
+		"GET /v1/me":               api.Me{UserID: name, Roles: []string{name}, AllProjects: true, DeviceTrust: "untrusted"},
+	}
+}
+
+// commands are all that administrators do, with what the server is then asked
+// and what they see, of bob.
+var commands = []struct {
+	args, asks, stdout, stderr string
+}{
+	{"whoami", "GET /v1/me", "Server:  URL\nUser:    bob\nRoles:   bob\nProject: all\nDevice:  untrusted\n", ""},
+	{"sessions list", "GET /v1/sessions", "ID  USER  METHOD  PROJECT  DEVICE  ADDRESS  AGE  STATE\ns1  bob   bob                      ::1      1h   ends in 1h\n", ""},
+	{"sessions revoke s1", "DELETE /v1/sessions/s1", "s1 revoked\n", ""},
+	{"users list", "GET /v1/users", "ID         PROVIDER  STATE   LAST LOGIN  NAME\nlocal:bob  local     active  1h          bob\n", ""},
+	{"users create bob --password-stdin --name Bob", `POST /v1/users {"login":"bob","password":"hush","name":"Bob"}`, "local:bob is active\n", ""},
+	{"users password u1 --password-stdin", `PATCH /v1/users/u1 {"password":"hush"}`, "local:bob is active\n", ""},
+	{"users disable u1", `PATCH /v1/users/u1 {"disabled":true}`, "local:bob is active\n", ""},
+	{"users enable u1", `PATCH /v1/users/u1 {"disabled":false}`, "local:bob is active\n", ""},
+	{"users delete u1", "DELETE /v1/users/u1", "u1 deleted\n", ""},
+	{"bindings list", "GET /v1/role-bindings", "ID  SUBJECT         ROLE       PROJECT       AGE  BY\nb1  group corp:bob  developer  all projects  1h   bob\n", ""},
+	{"bindings grant developer --group corp:bob", `POST /v1/role-bindings {"groupId":"corp:bob","role":"developer"}`, "b1\n", "group corp:bob is developer in all projects\n"},
+	{"bindings revoke b1", "DELETE /v1/role-bindings/b1", "b1 revoked\n", ""},
+	{"keys list", "GET /v1/api-keys", "ID  NAME  AS      PROJECT  ROLES  LAST USED  STATE\nk1  bob   key:k1           ci                ends in 2d\n", ""},
+	{"keys create nightly --role ci --scope task:submit --project web --expires 2d", `POST /v1/api-keys {"name":"nightly","projectId":"web","roles":["ci"],"scopes":["task:submit"],"expiresSeconds":172800}`,
+		"ccl_k1_bob\n", "This is key k1, good until 2026-11-25T09:00:00Z. It is not shown again.\n"},
+	{"keys create mine --personal", `POST /v1/api-keys {"name":"mine","personal":true,"expiresSeconds":7776000}`,
+		"ccl_k1_bob\n", "This is key k1, good until 2026-11-25T09:00:00Z. It is not shown again.\n"},
+	{"keys revoke k1", "DELETE /v1/api-keys/k1", "k1 revoked\n", ""},
+	{"device list", "GET /v1/devices", "ID  USER  NAME  TRUST    AGE  LAST SEEN  THUMBPRINT\nd1  bob   bob   trusted  1h              th\n", ""},
+	{"device trust d1", `PATCH /v1/devices/d1 {"trust":"trusted"}`, "d1 is trusted\n", ""},
+	{"device trust d1 --level untrusted", `PATCH /v1/devices/d1 {"trust":"untrusted"}`, "d1 is trusted\n", ""},
+	{"device revoke d1", "DELETE /v1/devices/d1", "d1 revoked\n", ""},
+	{"device code --user local:bob --expires 30m", `POST /v1/devices/enrolment-codes {"userId":"local:bob","expiresSeconds":1800}`,
+		"cce_bob\n", "It is good for one device until 2026-11-23T10:00:00Z, and is not shown again.\n"},
+	{"policy explain --agent a --skill s --project web --label k=v", `POST /v1/permissions/check {"agentId":"a","skillId":"s","projectId":"web","labels":{"k":"v"}}`,
+		"Decision:       denied\nLayer:          agent\nRule:           security.yaml: agentPolicies[bob]\nReason:         because bob\nPolicy version: 7\n", ""},
+	{"policy get", "GET /v1/config/security", "allowedRoles: [bob]\n", ""},
+	{"policy get --project web", "GET /v1/projects/web/policy", "allowedRoles: [bob]\n", ""},
+	{"policy get --version 3", "GET /v1/config/security/versions/3", "allowedRoles: [bob]\n", ""},
+	{"policy push -f - --comment why", `PUT /v1/config/security {"document":"hush\n","comment":"why"}`, "version 8\n", "Weaker: readonly may bob\n"},
+	{"policy push -f - --project web", `PUT /v1/projects/web/policy {"document":"hush\n"}`, "version 8\n", "Weaker: readonly may bob\n"},
+	{"policy versions", "GET /v1/config/security/versions", "VERSION  AUTHOR  ORIGIN  AGE  COMMENT\n8        bob     api     1h   bob\n", ""},
+	{"policy diff 7 8", "GET /v1/config/security/diff?from=7&to=8", "-a\n+bob\n", "Weaker: readonly may bob\n"},
+	{"policy rollback 3 --comment why", `POST /v1/config/security/rollback {"version":3,"comment":"why"}`, "version 8\n", "Weaker: readonly may bob\n"},
+	{"policy simulate -f - --since 7d", `POST /v1/policy/simulate {"document":"hush\n","since":"2026-11-16T09:00:00Z"}`,
+		"ENTRY  USER  ACTION       WAS      NOW     BY                                       REASON\n" +
+			"e1     bob   task.submit  allowed  denied  agent security.yaml: agentPolicies[bob]  because bob\n",
+		"The document changes 1 of 40 decisions. 2 more could not be made again.\n"},
+	{"audit list --result denied --since 24h --user bob --limit 10", "GET /v1/audit?limit=11&result=denied&since=2026-11-22T09%3A00%3A00Z&userId=bob",
+		"TIME                 RESULT  USER  ACTION       RESOURCE  PROJECT  LAYER  REASON\n2026-11-23 08:00:00  denied  bob   task.submit  bob                agent  bob\n", ""},
+	{"audit export --format cef --until 1d", "GET /v1/audit/export?format=cef&until=2026-11-22T09%3A00%3A00Z", "CEF:0|bob\nCEF:0|two\n", ""},
+	{"audit checkpoint", "GET /v1/audit/checkpoint", "claw\n3\nrootbob\n\n— claw sig\n", ""},
+	{"audit proof e1", "GET /v1/audit/e1/proof", "Index: 2\nLeaf:  bGVhZg==\n\nHashes:\naGFzaA==\nbob\n\nCheckpoint:\nclaw\n3\nroot\n", ""},
+}
+
+func TestAdministratorsSeeAndChangeWhoMayDoWhat(t *testing.T) {
+	t.Parallel()
+	h, asked := office(records("bob"))
+	in := serve(t, h)
+	in.stdin = "hush\n"
+	for _, tc := range commands {
+		got := in.run(t, strings.Fields(tc.args)...)
+		want := result{exitOK, strings.ReplaceAll(tc.stdout, "URL", in.env["CODERCLAW_URL"]), tc.stderr}
+		if got != want || asked() != tc.asks {
+			t.Errorf("%s:\ngot  %+v\nwant %+v\nasked %s\nwant  %s", tc.args, got, want, asked(), tc.asks)
+		}
+	}
+}
+
+func TestDocumentsAreWholeAndTame(t *testing.T) {
+	t.Parallel()
+	h, _ := office(records(evil))
+	in := serve(t, h)
+	in.stdin = "hush\n"
+	for _, tc := range commands {
+		got := in.run(t, append(strings.Fields(tc.args), "-o", "json")...)
+		if got.code != exitOK {
+			t.Errorf("%s: got %+v", tc.args, got)
+		}
+		if strings.HasPrefix(tc.args, "audit export") { // its lines have a format of their own
+			continue
+		}
+		if !json.Valid([]byte(got.stdout)) || strings.ContainsFunc(got.stdout+got.stderr, isUnsafe) {
+			t.Errorf("%s: printed %q and %q", tc.args, got.stdout, got.stderr)
+		}
+	}
+}
+
+func TestAnExportReachesATerminalTame(t *testing.T) {
+	t.Parallel()
+	var seen bytes.Buffer
+	w := &lineWriter{out: &screen{w: &seen, tty: true}}
+	// The pieces cut a sequence and a character in two.
+	for _, piece := range []string{"a\x1b[3", "1mb\xe2\x80", "\xaec\nrest\x1b]52;", "x\a"} {
+		if n, err := w.Write([]byte(piece)); n != len(piece) || err != nil {
+			t.Errorf("%q: %d, %v", piece, n, err)
+		}
+	}
+	if err := w.close(); err != nil || seen.String() != "ab�c\nrest" {
+		t.Errorf("the terminal got %q, %v", seen.String(), err)
+	}
+}
+
+func TestAPartOfManyIsToldToBeOne(t *testing.T) {
+	t.Parallel()
+	entries := make([]api.AuditEntry, 4)
+	for i := range entries {
+		entries[i] = api.AuditEntry{ID: fmt.Sprint(i), Time: now}
+	}
+	h, _ := office(map[string]any{"GET /v1/audit": api.AuditList{Items: entries}})
+	in := serve(t, h)
+	if got := in.run(t, "audit", "list", "--limit", "3"); strings.Count(got.stdout, "\n") != 4 || got.stderr != "There are more: --limit 0 lists all.\n" {
+		t.Errorf("got %+v", got)
+	}
+	if got := in.run(t, "audit", "list", "--limit", "0"); strings.Count(got.stdout, "\n") != 5 || got.stderr != "" {
+		t.Errorf("got %+v", got)
+	}
+}
+
+func TestWhatFailsForOneIsDoneForTheOthers(t *testing.T) {
+	t.Parallel()
+	h, _ := office(map[string]any{"DELETE /v1/devices/d2": nil})
+	got := serve(t, h).run(t, "device", "revoke", "d1", "d2")
+	if want := (result{exitFailed, "d2 revoked\n", "clawctl: no /v1/devices/d1 (404 not-found)\n"}); got != want {
+		t.Errorf("got %+v", got)
+	}
+}
+
+func TestWrongUsageOfAccessCommandsSendsNothing(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct{ args, want string }{
+		{"login --provider github --password-stdin", "are for local accounts"},
+		{"login --provider local --device-flow", "--device-flow is for identity providers"},
+		{"login --token x --provider github", "--token is a login of its own"},
+		{"login --audience x", "--audience is for --github-actions"},
+		{"login --password-stdin", "--password-stdin needs --user"},
+		{"login --user ann", "there is no terminal to ask at: use --password-stdin"},
+		{"login --keyring safe", "want auto, os, file"},
+		{"password", "there is no terminal to ask at"},
+		{"sessions revoke", "this needs the id of a session"},
+		{"users create", "this takes one argument, the name to log in with; there are 0"},
+		{"bindings grant ci", "needs one of --user and --group"},
+		{"bindings grant ci --user a --group b", "needs one of --user and --group"},
+		{"keys create x --expires never", "want a duration such as 90m, 12h or 30d"},
+		{"device verify", "needs the --code that an administrator has given you"},
+		{"device trust d1 --level full", "want untrusted, verified, trusted"},
+		{"policy push", "needs the --project, or the file (-f)"},
+		{"policy diff 1", "the numbers of two versions; there are 1"},
+		{"policy rollback last", `"last" is no version`},
+		{"policy simulate", "needs the file (-f) of the document"},
+		{"policy simulate -f x --since soon", `--since: "soon" is neither a time`},
+		{"policy test", "needs the file (-f) of the cases"},
+		{"policy explain --label x", `--label "x": want key=value`},
+		{"audit list --result maybe", "want allowed, denied, error"},
+		{"audit export --format xml", "want json, ocsf, cef"},
+		{"audit list --until soon", `--until: "soon" is neither a time`},
+	} {
+		h, asked := office(nil)
+		got := serve(t, h).run(t, strings.Fields(tc.args)...)
+		if got.code != exitUsage || !strings.Contains(got.stderr, tc.want) || got.stdout != "" || asked() != "" {
+			t.Errorf("%s: got %+v after %q, want %q", tc.args, got, asked(), tc.want)
+		}
+	}
+}
+
+func TestPoliciesAreTestedWithoutAServer(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		t.Helper()
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	org := write("security.yaml", "allowedRoles: [developer, readonly]\n")
+	project := write("project.yaml", "deniedUsers: [local:eve]\n")
+	good := write("good.yaml", `cases:
+  - {name: developers submit, user: local:ann, roles: [developer], permission: task:submit, expect: allowed}
+  - {name: eve does not, user: local:eve, roles: [developer], permission: task:submit, expect: denied, layer: project}
+`)
+	bad := write("bad.yaml", `cases:
+  - {name: readers submit, user: local:bob, roles: [readonly], permission: task:submit, expect: allowed}
+  - {name: readers read, user: local:bob, roles: [readonly], permission: task:read, expect: allowed}
+`)
+	in := invocation{}
+	if got := in.run(t, "policy", "test", "-f", good, "--org", org, "--project-policy", project); got != (result{exitOK, "2 of 2 cases are decided as expected\n", ""}) {
+		t.Errorf("got %+v", got)
+	}
+	got := in.run(t, "policy", "test", "-f", bad, "--org", org)
+	if got.code != exitFailed || !strings.HasPrefix(got.stdout, "FAIL "+bad+":2:") || !strings.Contains(got.stdout, ": readers submit: ") ||
+		!strings.HasSuffix(got.stdout, "\n1 of 2 cases are decided as expected\n") || got.stderr != "" {
+		t.Errorf("got %+v", got)
+	}
+	var doc struct {
+		Cases    int
+		Failures []struct{ Name, Place, Layer string }
+	}
+	got = in.run(t, "policy", "test", "-f", bad, "--org", org, "-o", "json")
+	if err := json.Unmarshal([]byte(got.stdout), &doc); err != nil || got.code != exitFailed || doc.Cases != 2 || len(doc.Failures) != 1 || doc.Failures[0].Layer != "permission" {
+		t.Errorf("got %+v: %+v, %v", got, doc, err)
+	}
+	wrong := write("wrong.yaml", "allowedRole: [x]\n")
+	if got := in.run(t, "policy", "test", "-f", good, "--org", wrong); got.code != exitFailed || !strings.Contains(got.stderr, wrong+":1:1: ") {
+		t.Errorf("got %+v", got)
+	}
+}
