@@ -38,7 +38,7 @@ func (a act) entry() audit.Entry {
 func (r *Registry) permit(ctx context.Context, a act, p *policy.Policy, need policy.Permission) (act, error) {
 	c := a.caller
 	a.decision = p.Decide(c, policy.Request{Permission: need, Action: a.action, ProjectID: a.projectID})
-	if d := &a.decision; d.Allowed && a.projectID == "" && c.ProjectID != "" {
+	if d := &a.decision; d.Allowed && a.projectID == "" && !c.Sees("", c.UserID) {
 		d.Allowed, d.Layer, d.Rule = false, policy.LayerProject, ""
 		d.Reason = fmt.Sprintf("the session is confined to project %s, and this concerns all projects", c.ProjectID)
 	}
@@ -52,13 +52,13 @@ func (r *Registry) permit(ctx context.Context, a act, p *policy.Policy, need pol
 	return a, err
 }
 
-// permitShared is permit for what all projects share.
-func (r *Registry) permitShared(ctx context.Context, a act, need policy.Permission) (act, error) {
+// permitShared is permit for changes of what all projects share.
+func (r *Registry) permitShared(ctx context.Context, a act) (act, error) {
 	p, err := r.Policy(ctx, "")
 	if err != nil {
 		return a, err
 	}
-	return r.permit(ctx, a, p, need)
+	return r.permit(ctx, a, p, policy.ConfigWrite)
 }
 
 // deny records that an act is denied and returns that as a fault.

@@ -220,7 +220,7 @@ func (r *Registry) permitText(ctx context.Context, a act, ruling *policy.Policy,
 		}
 		return a, r.deny(ctx, a)
 	}
-	because := ""
+	var because string
 	switch {
 	case len(weaker) > 0:
 		because = "the document weakens the policy: " + some(weaker)

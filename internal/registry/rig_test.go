@@ -22,7 +22,7 @@ import (
 
 var (
 	admin = policy.Caller{UserID: "ann", Roles: []policy.Role{policy.Admin}, AllProjects: true}
-	// clerk may write configuration, by a role that writersDocument defines.
+	// clerk may write configuration, by a role that the document clerks defines.
 	clerk = policy.Caller{UserID: "cid", Roles: []policy.Role{"clerk"}}
 	dev   = policy.Caller{UserID: "dev", Roles: []policy.Role{policy.Developer}}
 )

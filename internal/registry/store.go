@@ -26,7 +26,7 @@ const maxStored = 1_000
 // Faults: Forbidden unless the caller holds config:write and is confined to no
 // project; Invalid, naming every faulty field; TooMany; AuditUnavailable.
 func (r *Registry) PutAgent(ctx context.Context, c policy.Caller, a Agent) (put Agent, created bool, err error) {
-	act, err := r.permitShared(ctx, act{caller: c, action: "agent.put", resourceType: "agent", resourceID: a.ID}, policy.ConfigWrite)
+	act, err := r.permitShared(ctx, act{caller: c, action: "agent.put", resourceType: "agent", resourceID: a.ID})
 	if err != nil {
 		return Agent{}, false, err
 	}
@@ -54,7 +54,7 @@ func (r *Registry) PutAgent(ctx context.Context, c policy.Caller, a Agent) (put 
 // project; NotFound; Conflict for an agent that only the binary or the file
 // defines; AuditUnavailable.
 func (r *Registry) DeleteAgent(ctx context.Context, c policy.Caller, id string) error {
-	act, err := r.permitShared(ctx, act{caller: c, action: "agent.delete", resourceType: "agent", resourceID: id}, policy.ConfigWrite)
+	act, err := r.permitShared(ctx, act{caller: c, action: "agent.delete", resourceType: "agent", resourceID: id})
 	if err != nil {
 		return err
 	}
@@ -76,7 +76,7 @@ func (r *Registry) DeleteAgent(ctx context.Context, c policy.Caller, id string) 
 // skill asks for less than before, and is confined to no project; Invalid,
 // naming every faulty field; TooMany; AuditUnavailable.
 func (r *Registry) PutSkill(ctx context.Context, c policy.Caller, sk Skill) (put Skill, created bool, err error) {
-	act, err := r.permitShared(ctx, act{caller: c, action: "skill.put", resourceType: "skill", resourceID: sk.ID}, policy.ConfigWrite)
+	act, err := r.permitShared(ctx, act{caller: c, action: "skill.put", resourceType: "skill", resourceID: sk.ID})
 	if err != nil {
 		return Skill{}, false, err
 	}
@@ -105,7 +105,7 @@ func (r *Registry) PutSkill(ctx context.Context, c policy.Caller, sk Skill) (put
 // no project; NotFound; Conflict for a skill that only the binary defines;
 // AuditUnavailable.
 func (r *Registry) DeleteSkill(ctx context.Context, c policy.Caller, id string) error {
-	act, err := r.permitShared(ctx, act{caller: c, action: "skill.delete", resourceType: "skill", resourceID: id}, policy.ConfigWrite)
+	act, err := r.permitShared(ctx, act{caller: c, action: "skill.delete", resourceType: "skill", resourceID: id})
 	if err != nil {
 		return err
 	}
