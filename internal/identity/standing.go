@@ -56,11 +56,13 @@ type standingRow struct {
 	BoundRoles    []policy.Role
 	Bound         bool
 	Trust         *string
+	Local         bool
 	Ended         string
 }
 
 // standingSQL reads a session with all that it rests on. Default roles are for
-// users without any role, not for those whose roles are in other projects.
+// users without any role, not for those whose roles are in other projects. With
+// $2, a session that its own user has ended counts as one that has not.
 const standingSQL = `
 	SELECT s.user_id, s.device_id, s.method, s.key_id, s.project_id, s.key_thumbprint,
 		least(s.expires_at, k.expires_at) AS expires_at,
@@ -68,9 +70,9 @@ const standingSQL = `
 		CASE WHEN k.user_id IS NULL THEN s.given_roles ELSE ARRAY(
 			SELECT jsonb_array_elements_text(u.roles -> project) FROM unnest(ARRAY['', s.project_id]) project
 		) END AS given_roles,
-		s.roles, s.scopes, b.roles AS bound_roles, b.bound, d.trust,
+		s.roles, s.scopes, b.roles AS bound_roles, b.bound, d.trust, s.local,
 		CASE
-			WHEN s.revoked_at IS NOT NULL THEN 'the session was revoked'
+			WHEN s.revoked_at IS NOT NULL AND NOT ($2 AND s.revoked_by = s.user_id) THEN 'the session was revoked'
 			WHEN k.revoked_at IS NOT NULL THEN 'its key was revoked'
 			WHEN d.revoked_at IS NOT NULL THEN 'its device was revoked'
 			WHEN u.disabled_at IS NOT NULL THEN 'its user is disabled'
@@ -92,10 +94,14 @@ const standingSQL = `
 // readStanding returns the standing of a session, or an errEnded. That the time
 // is not up is for the caller to see.
 func (s *Service) readStanding(ctx context.Context, db batcher, id uuid.UUID) (*standing, error) {
+	return s.readStandingOf(ctx, db, id, false)
+}
+
+func (s *Service) readStandingOf(ctx context.Context, db batcher, id uuid.UUID, loggedOut bool) (*standing, error) {
 	var batch pgx.Batch
 	// Before the rows, so that what changes them after does not go unnoticed.
 	batch.Queue(`SELECT n FROM access_generation`)
-	batch.Queue(standingSQL, id)
+	batch.Queue(standingSQL, id, loggedOut)
 	results := db.SendBatch(ctx, &batch)
 	defer func() { _ = results.Close() }() // errors were seen with the rows
 
@@ -123,7 +129,7 @@ func (row standingRow) standing(id uuid.UUID, generation int64, defaults []polic
 	st := &standing{
 		id: id,
 		caller: policy.Caller{
-			UserID: row.UserID, SessionID: id.String(), ProjectID: row.ProjectID, Scopes: row.Scopes,
+			UserID: row.UserID, SessionID: id.String(), Local: row.Local, ProjectID: row.ProjectID, Scopes: row.Scopes,
 		},
 		held: union(row.BoundRoles, row.GivenRoles), method: row.Method,
 		thumbprint: row.KeyThumbprint, expiresAt: row.ExpiresAt.UTC(), generation: generation,

@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/coderclaw/runtime/internal/audit"
 	"github.com/coderclaw/runtime/internal/fault"
 	"github.com/coderclaw/runtime/internal/policy"
 	"github.com/coderclaw/runtime/internal/postgres"
@@ -54,9 +55,10 @@ type ReportEvent struct {
 // change is one write: new values and the events that tell of it.
 type change struct {
 	id            uuid.UUID
-	lease         *uuid.UUID // by which worker's right; nil: the submitter's
-	userID        string     // with lease nil: the submitter
-	status        Status     // "": as it is
+	lease         *uuid.UUID    // by which worker's right; nil: the caller's
+	caller        policy.Caller // with lease nil: who must have submitted it
+	entries       []audit.Entry // kept if the change applies
+	status        Status        // "": as it is
 	waitingReason WaitingReason
 	progress      *int
 	output        *string
@@ -77,14 +79,15 @@ func (ch *change) allowed() []Status {
 // Update changes a manual task on behalf of its submitter.
 //
 // It returns InvalidTransition for a step that the status machine does not
-// have (a terminal task has none), Forbidden if the task is not c's to drive,
-// and Conflict while tasks that it depends on are open.
+// have (a terminal task has none), NotFound if c does not see the task,
+// Forbidden if it is not c's to drive, and Conflict while tasks that it depends
+// on are open.
 func (s *Service) Update(ctx context.Context, c policy.Caller, id uuid.UUID, p Patch) (Task, error) {
 	if err := p.check(); err != nil {
 		return Task{}, err
 	}
 	ch := change{
-		id: id, userID: c.UserID,
+		id: id, caller: c,
 		status: p.Status, waitingReason: p.WaitingReason,
 		progress: clamped(p.Progress), output: p.Output, errorText: p.Error,
 	}
@@ -107,6 +110,8 @@ func (s *Service) Update(ctx context.Context, c policy.Caller, id uuid.UUID, p P
 		ev.Type = ProgressEvent
 	}
 	ch.events = []ReportEvent{ev}
+	d := policy.Decision{Allowed: true, Layer: policy.LayerPermission, Reason: "submitted by the caller"}
+	ch.entries = []audit.Entry{audit.NewEntry(c, actionUpdate, resourceType, id.String(), d)}
 	return s.apply(ctx, ch)
 }
 
@@ -210,9 +215,9 @@ func cut(s string, limit int) string {
 // tried again becomes a task that waits for its next attempt, later each time:
 // 1 s, 2 s, 4 s … at most 5 min, give or take a fifth so that tasks which
 // failed together do not come back together.
-const changeSQL = `
+var changeSQL = `
 WITH before AS (
-	SELECT $1::uuid AS id, $2::uuid AS lease, $3::text AS user_id, $4::text[] AS allowed, $5::text AS status,
+	SELECT $1::uuid AS id, $2::uuid AS lease, $3::text AS user_id, $18::text AS project_id, $19::boolean AS all_projects, $4::text[] AS allowed, $5::text AS status,
 		$6::text AS waiting_reason, $7::int AS progress, $8::text AS output, $9::text AS error,
 		$10::boolean AS retryable, $11::boolean AS release, $12::int AS events
 ), changed AS (
@@ -242,7 +247,9 @@ WITH before AS (
 		last_txid = greatest(t.last_txid, pg_current_xact_id())
 	FROM before b JOIN tasks was USING (id)
 	WHERE t.id = b.id
-		AND CASE WHEN b.lease IS NULL THEN t.dispatch = 'manual' AND t.user_id = b.user_id ELSE t.lease_token = b.lease END
+		AND CASE WHEN b.lease IS NULL
+			THEN t.dispatch = 'manual' AND t.user_id = b.user_id AND (b.all_projects OR t.project_id = b.project_id)
+			ELSE t.lease_token = b.lease END
 		AND t.status = ANY (b.allowed)
 		AND (t.blocked_by = 0 OR b.status NOT IN ('planning', 'running', 'completed'))
 		AND (b.status <> '' OR t.last_seq + b.events <= $17)
@@ -252,6 +259,8 @@ WITH before AS (
 	SELECT c.id, c.last_seq - $12 + e.place, c.last_txid, c.updated_at, e.type,
 		CASE WHEN e.type = 'status' OR $5 = '' THEN c.status ELSE c.was END, e.message, e.progress, e.data::json
 	FROM changed c, unnest($13::text[], $14::text[], $15::int[], $16::text[]) WITH ORDINALITY AS e (type, message, progress, data, place)
+), audited AS (
+	` + audit.InsertSQL(20, `JOIN changed c ON true`, map[string]string{"project_id": "c.project_id"}) + `
 )
 SELECT ` + columns + ` FROM changed t`
 
@@ -275,10 +284,11 @@ func (s *Service) apply(ctx context.Context, ch change) (Task, error) {
 	send := func(send func(*pgx.Batch) pgx.BatchResults) error {
 		touched = nil
 		batch := &pgx.Batch{}
-		batch.Queue(changeSQL, ch.id, ch.lease, ch.userID, ch.allowed(), ch.status,
+		batch.Queue(changeSQL, append([]any{
+			ch.id, ch.lease, ch.caller.UserID, ch.allowed(), ch.status,
 			ch.waitingReason, ch.progress, ch.output, ch.errorText, ch.retryable, ch.release, n,
-			types, messages, progress, data, MaxEvents,
-		).Query(func(rows pgx.Rows) (err error) {
+			types, messages, progress, data, MaxEvents, ch.caller.ProjectID, ch.caller.AllProjects,
+		}, audit.Args(ch.entries...)...)...).Query(func(rows pgx.Rows) (err error) {
 			t, err = pgx.CollectExactlyOneRow(rows, toTask)
 			return err
 		})
@@ -305,10 +315,11 @@ func (s *Service) apply(ctx context.Context, ch change) (Task, error) {
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Task{}, s.explain(ctx, ch)
 	}
-	if err != nil {
-		return Task{}, fmt.Errorf("change task %s: %w", ch.id, err)
-	}
+	// Also after an error, which leaves open whether the change took place.
 	s.announceChanged(ch.id)
+	if err != nil {
+		return Task{}, audit.Fault(fmt.Errorf("change task %s: %w", ch.id, err))
+	}
 	s.announceCancelled(children)
 	if t.WaitingReason == ForRetry {
 		poke(s.sweepSoon)
@@ -333,22 +344,22 @@ func (s *Service) announceChanged(ids ...uuid.UUID) {
 func (s *Service) explain(ctx context.Context, ch change) error {
 	var st Status
 	var dispatch Dispatch
-	var userID string
+	var userID, projectID string
 	var lease *uuid.UUID
 	var blockedBy int
-	err := s.pool.QueryRow(ctx, `SELECT status, dispatch, user_id, lease_token, blocked_by FROM tasks WHERE id = $1`, ch.id).
-		Scan(&st, &dispatch, &userID, &lease, &blockedBy)
+	err := s.pool.QueryRow(ctx, `SELECT status, dispatch, user_id, project_id, lease_token, blocked_by FROM tasks WHERE id = $1`, ch.id).
+		Scan(&st, &dispatch, &userID, &projectID, &lease, &blockedBy)
 	switch {
-	case errors.Is(err, pgx.ErrNoRows):
+	case errors.Is(err, pgx.ErrNoRows), err == nil && ch.lease == nil && !ch.caller.Sees(projectID, userID):
 		return noTask(ch.id)
 	case err != nil:
 		return postgres.Fault(fmt.Errorf("read task %s: %w", ch.id, err))
 	case ch.lease != nil && (lease == nil || *lease != *ch.lease):
 		return fault.New(fault.LeaseLost, "the lease of task %s is held no more", ch.id)
 	case ch.lease == nil && dispatch == Auto:
-		return fault.New(fault.Forbidden, "task %s is dispatched to workers: only the holder of its lease reports on it", ch.id)
-	case ch.lease == nil && userID != ch.userID:
-		return fault.New(fault.Forbidden, "task %s is driven by whoever submitted it", ch.id)
+		return s.refuse(ctx, ch.caller, actionUpdate, ch.id, "it is dispatched to workers: only the holder of its lease reports on it")
+	case ch.lease == nil && userID != ch.caller.UserID:
+		return s.refuse(ctx, ch.caller, actionUpdate, ch.id, "it is driven by whoever submitted it")
 	case st.Terminal():
 		return fault.New(fault.InvalidTransition, "task %s is %s, which is final", ch.id, st)
 	case !slices.Contains(ch.allowed(), st):

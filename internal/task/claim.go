@@ -8,6 +8,8 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/coderclaw/runtime/internal/audit"
+	"github.com/coderclaw/runtime/internal/policy"
 	"github.com/coderclaw/runtime/internal/postgres"
 	"github.com/coderclaw/runtime/internal/stream"
 )
@@ -25,7 +27,7 @@ type Lease struct {
 // fails.
 const maxLeasesLost = 5
 
-const claimSQL = `
+var claimSQL = `
 WITH picked AS MATERIALIZED (
 	SELECT id, updated_at, run_after FROM tasks
 	WHERE claimable AND ($2::text[] IS NULL OR agent_id = ANY ($2))
@@ -44,6 +46,9 @@ WITH picked AS MATERIALIZED (
 ), logged AS (
 	INSERT INTO task_events (task_id, seq, txid, created_at, type, status, message)
 	SELECT id, last_seq, last_txid, updated_at, 'status', status, 'attempt ' || attempt || ' on worker ' || $1::text FROM claimed
+), audited AS (
+	` + audit.InsertSQL(5, `JOIN (SELECT id, project_id, row_number() OVER (ORDER BY id) AS n FROM claimed) c USING (n)`,
+	map[string]string{"resource_id": "c.id::text", "project_id": "c.project_id"}) + `
 )
 SELECT ` + columns + `, t.lease_token, t.lease_expires_at, t.waited FROM claimed t ORDER BY t.priority DESC, t.id`
 
@@ -79,20 +84,50 @@ func (s *Service) Claim(ctx context.Context, workerID string, agents []string, m
 }
 
 func (s *Service) claim(ctx context.Context, workerID string, agents []string, max int) ([]Lease, error) {
-	rows, err := s.pool.Query(ctx, claimSQL, workerID, agents, max, s.lease)
+	worker := policy.Caller{UserID: "worker:" + workerID}
+	entries := make([]audit.Entry, max) // of which as many are kept as tasks are found
+	for i := range entries {
+		entries[i] = audit.NewEntry(worker, actionClaim, resourceType, "", policy.Decision{Allowed: true, Reason: "offered to any worker"})
+	}
+	rows, err := s.pool.Query(ctx, claimSQL, append([]any{workerID, agents, max, s.lease}, audit.Args(entries...)...)...)
 	if err != nil {
-		return nil, postgres.Fault(fmt.Errorf("claim: %w", err))
+		return nil, postgres.Fault(audit.Fault(fmt.Errorf("claim: %w", err)))
 	}
 	leases, err := pgx.CollectRows(rows, pgx.RowToStructByName[Lease])
 	if err != nil {
-		return nil, postgres.Fault(fmt.Errorf("claim: %w", err))
+		return nil, postgres.Fault(audit.Fault(fmt.Errorf("claim: %w", err)))
 	}
 	signals := make([]stream.Signal, len(leases))
 	for i, l := range leases {
 		signals[i] = stream.Signal{Topic: stream.TaskChanged, ID: l.ID.String()}
 	}
 	s.bus.Publish(signals...)
-	return leases, nil
+	return s.stillAllowed(ctx, leases), nil
+}
+
+// stillAllowed ends the claimed tasks whose submitters may not have them done
+// any more, and returns the others.
+func (s *Service) stillAllowed(ctx context.Context, leases []Lease) []Lease {
+	kept := leases[:0]
+	for _, l := range leases {
+		c, d, err := s.reconsider(ctx, l.Task)
+		switch {
+		case err != nil:
+			// Undecided is not allowed; it is offered again.
+			s.log.WarnContext(ctx, "claimed task given back", "task", l.ID, "error", err)
+			err = s.Report(ctx, l.ID, l.LeaseToken, Report{Release: true, Message: "whether it may run could not be decided"})
+		case d.Allowed:
+			kept = append(kept, l)
+			continue
+		default:
+			s.recorder.Record(ctx, audit.NewEntry(c, actionClaim, resourceType, l.ID.String(), d))
+			err = s.Report(ctx, l.ID, l.LeaseToken, Report{Status: Failed, Error: "not allowed any more: " + d.Reason})
+		}
+		if err != nil {
+			s.log.WarnContext(ctx, "claimed task left to its lease's end", "task", l.ID, "error", err)
+		}
+	}
+	return kept
 }
 
 // Heartbeat renews the worker's leases and returns those that it holds no

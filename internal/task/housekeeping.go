@@ -62,6 +62,8 @@ func (s *Service) Run(ctx context.Context) error {
 			sweep.Reset(wait)
 		case <-s.sweepSoon:
 			sweep.Reset(0)
+		case <-s.recheckSoon:
+			err = s.recheck(ctx)
 		case <-look:
 			seen, err = s.look(ctx, seen)
 		case <-tidy.C:

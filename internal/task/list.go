@@ -13,7 +13,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/coderclaw/runtime/internal/policy"
-	"github.com/coderclaw/runtime/internal/postgres"
 )
 
 // Filter selects tasks; what is zero selects all.
@@ -28,11 +27,11 @@ type Filter struct {
 	Query        string // part of the description, in any case
 }
 
-// Matches reports whether the filter selects the entry, whose task had its
-// status.
-func (f Filter) Matches(e LogEntry) bool {
+// Matches reports whether c sees the entry and the filter selects it, whose
+// task had its status.
+func (f Filter) Matches(c policy.Caller, e LogEntry) bool {
 	t := e.Task
-	if len(f.Status) > 0 && !slices.Contains(f.Status, e.Status) ||
+	if !c.Sees(t.ProjectID, t.UserID) || len(f.Status) > 0 && !slices.Contains(f.Status, e.Status) ||
 		f.AgentID != "" && t.AgentID != f.AgentID ||
 		f.SessionID != "" && t.SessionID != f.SessionID ||
 		f.ProjectID != "" && t.ProjectID != f.ProjectID ||
@@ -49,21 +48,17 @@ func (f Filter) Matches(e LogEntry) bool {
 }
 
 // Get returns a task, or NotFound.
-func (s *Service) Get(ctx context.Context, _ policy.Caller, id uuid.UUID) (Task, error) {
-	return s.get(ctx, id)
-}
-
-func (s *Service) get(ctx context.Context, id uuid.UUID) (Task, error) {
-	rows, err := s.pool.Query(ctx, `SELECT `+columns+` FROM tasks t WHERE t.id = $1`, id)
-	if err != nil {
-		return Task{}, postgres.Fault(fmt.Errorf("read task %s: %w", id, err))
-	}
-	t, err := pgx.CollectExactlyOneRow(rows, toTask)
+func (s *Service) Get(ctx context.Context, c policy.Caller, id uuid.UUID) (t Task, err error) {
+	err = s.read(ctx, c, `SELECT `+columns+` FROM tasks t WHERE t.id = @id AND `+confined,
+		confinement(c, pgx.NamedArgs{"id": id}), func(rows pgx.Rows) (err error) {
+			t, err = pgx.CollectExactlyOneRow(rows, toTask)
+			return err
+		})
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Task{}, noTask(id)
 	}
 	if err != nil {
-		return Task{}, postgres.Fault(fmt.Errorf("read task %s: %w", id, err))
+		return Task{}, fmt.Errorf("read task %s: %w", id, err)
 	}
 	return t, nil
 }
@@ -71,15 +66,22 @@ func (s *Service) get(ctx context.Context, id uuid.UUID) (Task, error) {
 // maxListBytes bounds what one page holds of inputs, outputs and metadata.
 const maxListBytes = 8 << 20
 
-// List returns up to limit tasks that the filter selects, newest first, that
+// List returns up to limit tasks that c sees and the filter selects, newest first, that
 // are older than the one with the id before; uuid.Max begins. Where tasks are
 // large it returns fewer. more says that there are further ones.
-func (s *Service) List(ctx context.Context, _ policy.Caller, f Filter, before uuid.UUID, limit int) (tasks []Task, more bool, err error) {
+func (s *Service) List(ctx context.Context, c policy.Caller, f Filter, before uuid.UUID, limit int) (tasks []Task, more bool, err error) {
 	where := []string{"t.id < @before"}
 	args := pgx.NamedArgs{"before": before, "limit": limit + 1}
 	add := func(condition, name string, value any) {
 		where = append(where, condition)
 		args[name] = value
+	}
+	switch {
+	case c.AllProjects:
+	case c.ProjectID != "":
+		add("t.project_id = @own AND t.project_id <> ''", "own", c.ProjectID)
+	default:
+		add("t.project_id = '' AND t.user_id = @user", "user", c.UserID)
 	}
 	if len(f.Status) > 0 {
 		add("t.status = ANY (@status)", "status", f.Status)
@@ -110,25 +112,23 @@ func (s *Service) List(ctx context.Context, _ policy.Caller, f Filter, before uu
 		// position, not LIKE: the text has no wildcards.
 		add("position(lower(@query) in lower(t.description)) > 0", "query", f.Query)
 	}
-	rows, err := s.pool.Query(ctx, `SELECT `+columns+` FROM tasks t
-		WHERE `+strings.Join(where, " AND ")+` ORDER BY t.id DESC LIMIT @limit`, args)
+	err = s.read(ctx, c, `SELECT `+columns+` FROM tasks t
+		WHERE `+strings.Join(where, " AND ")+` ORDER BY t.id DESC LIMIT @limit`, args, func(rows pgx.Rows) error {
+		for bytes := 0; rows.Next(); {
+			if more = len(tasks) == limit || bytes > maxListBytes; more {
+				return nil
+			}
+			t, err := toTask(rows)
+			if err != nil {
+				return err
+			}
+			tasks = append(tasks, t)
+			bytes += len(t.Input) + len(t.Output) + len(t.Error) + len(t.Metadata)
+		}
+		return rows.Err()
+	})
 	if err != nil {
-		return nil, false, postgres.Fault(fmt.Errorf("list tasks: %w", err))
+		return nil, false, fmt.Errorf("list tasks: %w", err)
 	}
-	defer rows.Close()
-	for bytes := 0; rows.Next(); {
-		if len(tasks) == limit || bytes > maxListBytes {
-			return tasks, true, nil
-		}
-		t, err := toTask(rows)
-		if err != nil {
-			return nil, false, fmt.Errorf("list tasks: %w", err)
-		}
-		tasks = append(tasks, t)
-		bytes += len(t.Input) + len(t.Output) + len(t.Error) + len(t.Metadata)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, false, postgres.Fault(fmt.Errorf("list tasks: %w", err))
-	}
-	return tasks, false, nil
+	return tasks, more, nil
 }

@@ -22,18 +22,18 @@ const (
 
 // Events returns up to limit events of the task, oldest first, that come after
 // the one with the number after. It returns NotFound if there is no such task.
-func (s *Service) Events(ctx context.Context, _ policy.Caller, id uuid.UUID, after int64, limit int) ([]Event, error) {
-	rows, err := s.pool.Query(ctx, `SELECT `+eventColumns+` FROM task_events e
-		WHERE e.task_id = $1 AND e.seq > $2 ORDER BY e.seq LIMIT $3`, id, after, limit)
+func (s *Service) Events(ctx context.Context, c policy.Caller, id uuid.UUID, after int64, limit int) (events []Event, err error) {
+	err = s.read(ctx, c, `SELECT `+eventColumns+` FROM task_events e JOIN tasks t ON t.id = e.task_id AND `+confined+`
+		WHERE e.task_id = @id AND e.seq > @after ORDER BY e.seq LIMIT @limit`,
+		confinement(c, pgx.NamedArgs{"id": id, "after": after, "limit": limit}), func(rows pgx.Rows) (err error) {
+			events, err = pgx.CollectRows(rows, toEvent)
+			return err
+		})
 	if err != nil {
-		return nil, postgres.Fault(fmt.Errorf("read events of task %s: %w", id, err))
-	}
-	events, err := pgx.CollectRows(rows, toEvent)
-	if err != nil {
-		return nil, postgres.Fault(fmt.Errorf("read events of task %s: %w", id, err))
+		return nil, fmt.Errorf("read events of task %s: %w", id, err)
 	}
 	if len(events) == 0 {
-		if _, err := s.get(ctx, id); err != nil {
+		if _, err := s.Get(ctx, c, id); err != nil {
 			return nil, err
 		}
 	}
@@ -105,6 +105,7 @@ type Attributes struct {
 	AgentID      string
 	SessionID    string
 	ProjectID    string
+	UserID       string
 	ParentTaskID *uuid.UUID
 	Labels       map[string]string
 	Description  string
@@ -139,7 +140,7 @@ func (s *Service) ReadLog(ctx context.Context, after Position) (entries []LogEnt
 	// One statement has one snapshot: the horizon is that of the rows it sees.
 	rows, err := s.pool.Query(ctx, `
 		WITH horizon AS MATERIALIZED (SELECT pg_snapshot_xmin(pg_current_snapshot()) AS txid)
-		SELECT `+eventColumns+`, e.txid, e.position, t.agent_id, t.session_id, t.project_id, t.parent_task_id,
+		SELECT `+eventColumns+`, e.txid, e.position, t.agent_id, t.session_id, t.project_id, t.user_id, t.parent_task_id,
 			t.labels, t.description, t.created_at AS task_created, e.bytes, e.txid >= (SELECT txid FROM horizon) AS unsettled
 		FROM (
 			SELECT *, (`+withinBytes+`(ORDER BY txid, position))::bigint AS bytes, row_number() OVER (ORDER BY txid, position) AS place FROM (

@@ -200,7 +200,7 @@ func TestALostSignalIsMadeUpForByLooking(t *testing.T) {
 	heard := make(chan stream.Signal, 100)
 	bus := &stream.Memory{}
 	bus.Subscribe(func(s stream.Signal) { heard <- s })
-	deaf := task.NewService(r.pool, task.Options{Agents: anyAgent{}, Bus: bus, Log: slog.New(slog.DiscardHandler), Shared: true})
+	deaf := task.NewService(r.pool, task.Options{Agents: anyAgent{}, Access: r.rights, Submitters: r.rights, Recorder: r.rights, Bus: bus, Log: slog.New(slog.DiscardHandler), Shared: true})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { _ = deaf.Run(ctx); close(done) }()

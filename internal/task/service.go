@@ -29,8 +29,13 @@ type Bus interface {
 // Options are what NewService needs besides the database.
 type Options struct {
 	Agents Agents
-	Bus    Bus
-	Log    *slog.Logger
+	Access Access
+	// Submitters tells, when a task is about to run, who submitted it and what
+	// they may do by now.
+	Submitters Submitters
+	Recorder   Recorder
+	Bus        Bus
+	Log        *slog.Logger
 	// Lease is how long a worker may be silent. Default: 30 s.
 	Lease time.Duration
 	// Shared says that other processes write to the same database, so that
@@ -40,15 +45,19 @@ type Options struct {
 
 // Service is the task engine. Its methods may be called concurrently.
 type Service struct {
-	pool   *pgxpool.Pool
-	agents Agents
-	bus    Bus
-	log    *slog.Logger
-	lease  time.Duration
-	shared bool
+	pool       *pgxpool.Pool
+	agents     Agents
+	access     Access
+	submitters Submitters
+	recorder   Recorder
+	bus        Bus
+	log        *slog.Logger
+	lease      time.Duration
+	shared     bool
 
-	inserts   group[*insertion]
-	sweepSoon chan struct{} // poked when something falls due that no sweep knows of
+	inserts     group[*insertion]
+	sweepSoon   chan struct{} // poked when something falls due that no sweep knows of
+	recheckSoon chan struct{} // poked when rights or policies have changed
 
 	mu       sync.Mutex
 	work     map[chan struct{}]struct{} // waiting claims
@@ -64,9 +73,9 @@ func NewService(pool *pgxpool.Pool, o Options) *Service {
 		o.Lease = 30 * time.Second
 	}
 	s := &Service{
-		pool: pool, agents: o.Agents, bus: o.Bus, log: o.Log, lease: o.Lease, shared: o.Shared,
+		pool: pool, agents: o.Agents, access: o.Access, submitters: o.Submitters, recorder: o.Recorder, bus: o.Bus, log: o.Log, lease: o.Lease, shared: o.Shared,
 		work:   map[chan struct{}]struct{}{},
-		leases: map[chan struct{}]string{}, sweepSoon: make(chan struct{}, 1),
+		leases: map[chan struct{}]string{}, sweepSoon: make(chan struct{}, 1), recheckSoon: make(chan struct{}, 1),
 	}
 	s.inserts.flush = s.flushInserts
 	o.Bus.Subscribe(s.hear)
@@ -74,6 +83,9 @@ func NewService(pool *pgxpool.Pool, o Options) *Service {
 }
 
 func (s *Service) hear(sig stream.Signal) {
+	if sig.Topic == stream.AccessChanged || sig.Topic == stream.Resync {
+		poke(s.recheckSoon)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if sig.Topic == stream.WorkReady || sig.Topic == stream.Resync {

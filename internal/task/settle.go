@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/coderclaw/runtime/internal/audit"
 	"github.com/coderclaw/runtime/internal/fault"
 	"github.com/coderclaw/runtime/internal/policy"
 	"github.com/coderclaw/runtime/internal/postgres"
@@ -163,8 +164,26 @@ type cancelled struct {
 }
 
 // Cancel ends a task and its open descendants. Workers that run them hear of it
-// at once. It returns InvalidTransition if the task is terminal.
-func (s *Service) Cancel(ctx context.Context, _ policy.Caller, id uuid.UUID) (Task, error) {
+// at once. It returns NotFound if c does not see the task, Forbidden if the
+// policies do not let c cancel it, and InvalidTransition if it is terminal.
+func (s *Service) Cancel(ctx context.Context, c policy.Caller, id uuid.UUID) (Task, error) {
+	t, err := s.Get(ctx, c, id)
+	if err != nil {
+		return Task{}, err
+	}
+	r := policy.Request{Permission: policy.TaskCancel, Action: actionCancel, ProjectID: t.ProjectID, Labels: t.Labels}
+	d, err := s.allow(ctx, c, r, id.String())
+	if err != nil {
+		return Task{}, err
+	}
+	entry := audit.NewEntry(c, r.Action, resourceType, id.String(), d)
+	entry.ProjectID = t.ProjectID
+	return s.cancel(ctx, id, entry)
+}
+
+// cancel ends a task and its open descendants, for the reason that the entry
+// states.
+func (s *Service) cancel(ctx context.Context, id uuid.UUID, entry audit.Entry) (Task, error) {
 	var all []cancelled
 	var touched []settled
 	err := postgres.InTx(ctx, s.pool, func(tx pgx.Tx) (err error) {
@@ -181,8 +200,10 @@ func (s *Service) Cancel(ctx context.Context, _ policy.Caller, id uuid.UUID) (Ta
 		case st.Terminal():
 			return fault.New(fault.InvalidTransition, "task %s is %s, which is final", id, st)
 		}
-		all, touched, err = endTree(ctx, tx, id)
-		return err
+		if all, touched, err = endTree(ctx, tx, id); err != nil {
+			return err
+		}
+		return audit.Append(ctx, tx, entry)
 	})
 	if err != nil {
 		return Task{}, err

@@ -15,6 +15,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/coderclaw/runtime/internal/audit"
 	"github.com/coderclaw/runtime/internal/fault"
 	"github.com/coderclaw/runtime/internal/policy"
 	"github.com/coderclaw/runtime/internal/postgres"
@@ -40,6 +41,8 @@ type New struct {
 	MaxAttempts    int // default: 1
 	Labels         map[string]string
 	Metadata       json.RawMessage
+	// By is the permission that submitting it takes. Default: task:submit.
+	By policy.Permission
 }
 
 const defaultAgent = "general-purpose"
@@ -49,8 +52,8 @@ const defaultAgent = "general-purpose"
 // it comes; another request with that key is refused as IdempotencyMismatch.
 //
 // It returns Invalid with the fields that are outside their limits,
-// AgentUnavailable if nothing can run the agent, and Conflict if the parent is
-// terminal.
+// AgentUnavailable if nothing can run the agent, Forbidden if the policies do
+// not let c have this done, and Conflict if the parent is terminal.
 func (s *Service) Submit(ctx context.Context, c policy.Caller, n New, key string) (Task, error) {
 	tasks, err := s.submit(ctx, c, []New{n}, func(int) string { return "body" }, key)
 	if err != nil {
@@ -72,6 +75,7 @@ func (s *Service) submit(ctx context.Context, c policy.Caller, batch []New, at f
 	var faults []fault.Field
 	for i := range batch {
 		batch[i].setDefaults()
+		faults = append(faults, batch[i].place(c, at(i))...)
 		faults = append(faults, batch[i].faults(at(i))...)
 	}
 	if len(key) > MaxKeyBytes || !utf8.ValidString(key) {
@@ -90,10 +94,10 @@ func (s *Service) submit(ctx context.Context, c policy.Caller, batch []New, at f
 	tasks, err := s.accept(ctx, c, batch, at, key, hash)
 	switch {
 	case errors.Is(err, errKeyUsed):
-		return s.replay(ctx, c.UserID, key, hash)
+		return s.replay(ctx, c.UserID, batch, key, hash)
 	case err != nil && fault.CodeOf(err) != fault.Unavailable:
 		// What is refused now may have been accepted when it came first.
-		if first, err := s.replay(ctx, c.UserID, key, hash); err == nil {
+		if first, err := s.replay(ctx, c.UserID, batch, key, hash); err == nil {
 			return first, nil
 		}
 	}
@@ -126,14 +130,24 @@ func (s *Service) accept(ctx context.Context, c policy.Caller, batch []New, at f
 		}
 	}
 	tasks := make([]Task, len(batch))
+	news := make([]*insertion, len(batch))
 	for i, n := range batch {
 		id, err := uuid.NewV7()
 		if err != nil {
 			return nil, fmt.Errorf("make a task id: %w", err)
 		}
 		tasks[i] = n.task(id, c.UserID)
+		r := tasks[i].wants()
+		r.Permission = cmp.Or(n.By, r.Permission)
+		d, err := s.allow(ctx, c, r, id.String())
+		if err != nil {
+			return nil, err
+		}
+		entry := audit.NewEntry(c, r.Action, resourceType, id.String(), d)
+		entry.ProjectID = n.ProjectID
+		news[i] = &insertion{task: &tasks[i], entry: entry, key: key, index: i, hash: hash}
 	}
-	return tasks, s.insert(ctx, tasks, at, key, hash)
+	return tasks, s.insert(ctx, c, tasks, news, at)
 }
 
 func (n *New) setDefaults() {
@@ -191,10 +205,10 @@ func (s *Service) announce(tasks []Task) {
 // errKeyUsed: the idempotency key has been used before.
 var errKeyUsed = errors.New("idempotency key used")
 
-// insert writes the tasks, each with its first event, and fills in what the
-// database decides. A single task without relatives, the usual case, shares its
+// insert writes the tasks, each with its first event and its audit entry, and
+// fills in what the database decides. A single task without relatives, the usual case, shares its
 // statement with others that come at the same time.
-func (s *Service) insert(ctx context.Context, tasks []Task, at func(i int) string, key string, hash []byte) error {
+func (s *Service) insert(ctx context.Context, c policy.Caller, tasks []Task, news []*insertion, at func(i int) string) error {
 	var relatives []uuid.UUID
 	for _, t := range tasks {
 		relatives = append(relatives, t.DependsOn...)
@@ -202,22 +216,18 @@ func (s *Service) insert(ctx context.Context, tasks []Task, at func(i int) strin
 			relatives = append(relatives, *t.ParentTaskID)
 		}
 	}
-	news := make([]*insertion, len(tasks))
-	for i := range tasks {
-		news[i] = &insertion{task: &tasks[i], key: key, index: i, hash: hash}
-	}
 	if len(relatives) == 0 && len(tasks) == 1 {
 		return s.insertShared(ctx, news[0])
 	}
 	err := postgres.InTx(ctx, s.pool, func(tx pgx.Tx) error {
-		status, err := lockRelatives(ctx, tx, relatives)
+		known, err := lockRelatives(ctx, tx, c, relatives)
 		if err != nil {
 			return err
 		}
-		if err := checkRelatives(tasks, at, status); err != nil {
+		if err := checkRelatives(tasks, at, known); err != nil {
 			return err
 		}
-		if err := insertTasks(ctx, tx, news, status); err != nil {
+		if err := insertTasks(ctx, tx, news, known); err != nil {
 			return err
 		}
 		for _, n := range news {
@@ -236,6 +246,7 @@ func (s *Service) insert(ctx context.Context, tasks []Task, at func(i int) strin
 // insertion is a task on its way into the database.
 type insertion struct {
 	task  *Task
+	entry audit.Entry
 	key   string
 	index int // in its batch
 	hash  []byte
@@ -294,48 +305,66 @@ func (s *Service) flushInserts(group []*insertion) {
 // flushTimeout bounds a write that no caller's context bounds.
 const flushTimeout = 15 * time.Second
 
-// lockRelatives returns the status of the tasks and holds them where they are
-// until the transaction ends: none of them can end, or be cancelled with its
-// children, before the new task stands beside it.
-func lockRelatives(ctx context.Context, tx pgx.Tx, ids []uuid.UUID) (map[uuid.UUID]Status, error) {
-	rows, err := tx.Query(ctx, `SELECT id, status FROM tasks WHERE id = ANY($1) ORDER BY id FOR SHARE`, ids)
-	if err != nil {
-		return nil, fmt.Errorf("lock relatives: %w", err)
-	}
-	status := map[uuid.UUID]Status{}
-	var id uuid.UUID
-	var st Status
-	_, err = pgx.ForEachRow(rows, []any{&id, &st}, func() error { status[id] = st; return nil })
-	if err != nil {
-		return nil, fmt.Errorf("lock relatives: %w", err)
-	}
-	return status, nil
+// relative is what a new task must know of a parent or a dependency.
+type relative struct {
+	ID        uuid.UUID
+	Status    Status
+	ProjectID string
 }
 
-func checkRelatives(tasks []Task, at func(i int) string, status map[uuid.UUID]Status) error {
+// lockRelatives returns those of the tasks that the caller sees and holds them
+// where they are until the transaction ends: none of them can end, or be cancelled with its
+// children, before the new task stands beside it.
+func lockRelatives(ctx context.Context, tx pgx.Tx, c policy.Caller, ids []uuid.UUID) (map[uuid.UUID]relative, error) {
+	rows, err := tx.Query(ctx, `SELECT id, status, project_id FROM tasks t WHERE id = ANY(@ids) AND `+confined+` ORDER BY id FOR SHARE`,
+		confinement(c, pgx.NamedArgs{"ids": ids}))
+	if err != nil {
+		return nil, fmt.Errorf("lock relatives: %w", err)
+	}
+	found, err := pgx.CollectRows(rows, pgx.RowToStructByName[relative])
+	if err != nil {
+		return nil, fmt.Errorf("lock relatives: %w", err)
+	}
+	known := make(map[uuid.UUID]relative, len(found))
+	for _, r := range found {
+		known[r.ID] = r
+	}
+	return known, nil
+}
+
+// checkRelatives refuses what is not there, in another project, or past being
+// waited for.
+func checkRelatives(tasks []Task, at func(i int) string, known map[uuid.UUID]relative) error {
 	var faults []fault.Field
 	for i, t := range tasks {
-		if p := t.ParentTaskID; p != nil {
-			switch st := status[*p]; {
-			case st == "":
-				faults = append(faults, fault.Field{Path: at(i) + ".parentTaskId", Message: "no such task"})
-			case st.Terminal():
-				return fault.New(fault.Conflict, "parent task %s is %s", p, st)
+		bad := func(place, message string) {
+			faults = append(faults, fault.Field{Path: at(i) + place, Message: message})
+		}
+		if id := t.ParentTaskID; id != nil {
+			switch p := known[*id]; {
+			case p.Status == "":
+				bad(".parentTaskId", "no such task")
+			case p.ProjectID != t.ProjectID:
+				bad(".parentTaskId", "must be a task of the same project")
+			case p.Status.Terminal():
+				return fault.New(fault.Conflict, "parent task %s is %s", id, p.Status)
 			}
 		}
-		for j, d := range t.DependsOn {
-			switch st := status[d]; st {
-			case "":
-				faults = append(faults, fault.Field{Path: fmt.Sprintf("%s.dependsOn[%d]", at(i), j), Message: "no such task"})
-			case Failed, Cancelled:
-				return fault.New(fault.Conflict, "task %s, which this one depends on, is %s", d, st)
+		for j, id := range t.DependsOn {
+			switch d := known[id]; {
+			case d.Status == "":
+				bad(fmt.Sprintf(".dependsOn[%d]", j), "no such task")
+			case d.ProjectID != t.ProjectID:
+				bad(fmt.Sprintf(".dependsOn[%d]", j), "must be a task of the same project")
+			case d.Status == Failed || d.Status == Cancelled:
+				return fault.New(fault.Conflict, "task %s, which this one depends on, is %s", id, d.Status)
 			}
 		}
 	}
 	return fault.InvalidFields(faults)
 }
 
-const insertSQL = `
+var insertSQL = `
 WITH input AS (
 	SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
 		$8::text[], $9::text[], $10::uuid[], $11::text[], $12::text[], $13::int[], $14::timestamptz[], $15::int[],
@@ -365,6 +394,8 @@ WITH input AS (
 	INSERT INTO task_dependencies (depends_on_id, task_id)
 	SELECT DISTINCT d, id FROM inserted, unnest(depends_on) AS d
 	WHERE d <> ALL ($24::uuid[])
+), audited AS (
+	` + audit.InsertSQL(25, `WHERE entry.resource_id IN (SELECT id::text FROM inserted)`, nil) + `
 )
 SELECT id, created_at FROM inserted`
 
@@ -373,9 +404,9 @@ type querier interface {
 }
 
 // insertTasks writes the tasks. Those whose key was used before are not
-// written and get errKeyUsed as their err. status is that of the tasks that
-// they depend on.
-func insertTasks(ctx context.Context, db querier, news []*insertion, status map[uuid.UUID]Status) error {
+// written and get errKeyUsed as their err. known are the tasks that they depend
+// on.
+func insertTasks(ctx context.Context, db querier, news []*insertion, known map[uuid.UUID]relative) error {
 	n := len(news)
 	ids := make([]uuid.UUID, n)
 	parents := make([]*uuid.UUID, n)
@@ -389,12 +420,14 @@ func insertTasks(ctx context.Context, db querier, news []*insertion, status map[
 		text[i] = make([]string, n)
 	}
 	settled := []uuid.UUID{} // not nil, which would be NULL and compare with nothing
+	entries := make([]audit.Entry, n)
 	for i, in := range news {
 		t := in.task
+		entries[i] = in.entry
 		ids[i], parents[i], runAfter[i], hashes[i], index[i] = t.ID, t.ParentTaskID, t.RunAfter, in.hash, in.index
 		priority[i], timeout[i], attempts[i] = t.Priority, t.TimeoutSeconds, t.MaxAttempts
 		for _, d := range t.DependsOn {
-			if status[d] == Completed {
+			if known[d].Status == Completed {
 				settled = append(settled, d)
 			} else {
 				blocked[i]++
@@ -418,18 +451,19 @@ func insertTasks(ctx context.Context, db querier, news []*insertion, status map[
 			text[f][i] = v
 		}
 	}
-	rows, err := db.Query(ctx, insertSQL,
+	rows, err := db.Query(ctx, insertSQL, append([]any{
 		ids, text[0], text[1], text[2], text[3], text[4], text[5],
 		text[6], text[7], parents, text[8], text[9], priority, runAfter, timeout,
-		attempts, text[10], metadata, blocked, text[11], text[12], index, hashes, settled)
+		attempts, text[10], metadata, blocked, text[11], text[12], index, hashes, settled,
+	}, audit.Args(entries...)...)...)
 	if err != nil {
-		return fmt.Errorf("insert tasks: %w", err)
+		return audit.Fault(fmt.Errorf("insert tasks: %w", err))
 	}
 	created := make(map[uuid.UUID]time.Time, n)
 	var id uuid.UUID
 	var at time.Time
 	if _, err := pgx.ForEachRow(rows, []any{&id, &at}, func() error { created[id] = at; return nil }); err != nil {
-		return fmt.Errorf("insert tasks: %w", err)
+		return audit.Fault(fmt.Errorf("insert tasks: %w", err))
 	}
 	for _, in := range news {
 		at, written := created[in.task.ID]
@@ -470,13 +504,17 @@ func requestHash(kind string, batch []New) ([]byte, error) {
 }
 
 // replay gives the first answer to a request again.
-func (s *Service) replay(ctx context.Context, userID, key string, hash []byte) ([]Task, error) {
+func (s *Service) replay(ctx context.Context, userID string, batch []New, key string, hash []byte) ([]Task, error) {
 	type keyed struct {
 		Task
 		IdempotencyHash []byte
 	}
+	projects := make([]string, len(batch))
+	for i, n := range batch {
+		projects[i] = n.ProjectID
+	}
 	rows, err := s.pool.Query(ctx, `SELECT `+columns+`, t.idempotency_hash FROM tasks t
-		WHERE user_id = $1 AND idempotency_key = $2 ORDER BY idempotency_index`, userID, key)
+		WHERE user_id = $1 AND project_id = ANY ($2) AND idempotency_key = $3 ORDER BY idempotency_index`, userID, projects, key)
 	if err != nil {
 		return nil, postgres.Fault(fmt.Errorf("read tasks by key: %w", err))
 	}

@@ -14,7 +14,6 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/coderclaw/runtime/internal/fault"
-	"github.com/coderclaw/runtime/internal/policy"
 	"github.com/coderclaw/runtime/internal/postgres/pgtest"
 	"github.com/coderclaw/runtime/internal/stream"
 	"github.com/coderclaw/runtime/internal/task"
@@ -24,8 +23,8 @@ func TestATaskIsKeptAsItWasSubmitted(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	at := time.Now().Add(time.Hour).Truncate(time.Microsecond)
-	parent := r.manual(t).ID
-	before := r.manual(t).ID
+	parent := r.submit(t, task.New{ProjectID: "org/repo", Dispatch: task.Manual}).ID
+	before := r.submit(t, task.New{ProjectID: "org/repo", Dispatch: task.Manual}).ID
 	want := task.New{
 		Description: "Ünïcode ✓ 'quotes' \"too\"", Input: "line\nline\ttab", AgentID: "code-reviewer", SkillID: "git-read",
 		Model: "m-1", Thinking: "high", SessionID: "s:1", ProjectID: "org/repo", ParentTaskID: &parent,
@@ -147,7 +146,7 @@ func TestTheSameKeyGivesTheFirstAnswerAgain(t *testing.T) {
 	wantFault(t, err, fault.IdempotencyMismatch)
 	_, err = r.SubmitBatch(t.Context(), ann, []task.New{{Description: "d", Dispatch: task.Manual}}, "k")
 	wantFault(t, err, fault.IdempotencyMismatch)
-	bob, err := r.Submit(t.Context(), policy.Caller{UserID: "bob"}, n, "k")
+	bob, err := r.Submit(t.Context(), bobAlone, n, "k")
 	if err != nil || bob.ID == first.ID {
 		t.Errorf("another user's key is another key: %v %v", bob.ID, err)
 	}
@@ -222,7 +221,7 @@ func TestABatchIsKeptWholeOrNotAtAll(t *testing.T) {
 func TestListPagesThroughWhatTheFilterSelectsNewestFirst(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	parent := r.manual(t)
+	parent := r.submit(t, task.New{ProjectID: "p", Dispatch: task.Manual})
 	var last time.Time
 	for i := range 25 {
 		n := task.New{Description: fmt.Sprintf("Task %d 100%%", i), Dispatch: task.Manual, AgentID: "a", Labels: map[string]string{"n": fmt.Sprint(i % 5), "all": "1"}}
@@ -246,7 +245,7 @@ func TestListPagesThroughWhatTheFilterSelectsNewestFirst(t *testing.T) {
 		"two statuses":   {task.Filter{Status: []task.Status{task.Cancelled, task.Pending}}, 26},
 		"agent":          {task.Filter{AgentID: "a"}, 25},
 		"session":        {task.Filter{SessionID: "s"}, 13},
-		"project":        {task.Filter{ProjectID: "p"}, 13},
+		"project":        {task.Filter{ProjectID: "p"}, 14},
 		"parent":         {task.Filter{ParentTaskID: &parent.ID}, 13},
 		"label":          {task.Filter{Labels: map[string]string{"n": "3"}}, 5},
 		"labels":         {task.Filter{Labels: map[string]string{"n": "3", "all": "2"}}, 0},

@@ -4,12 +4,14 @@ import (
 	"context"
 	"log/slog"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/coderclaw/runtime/internal/audit"
 	"github.com/coderclaw/runtime/internal/fault"
 	"github.com/coderclaw/runtime/internal/policy"
 	"github.com/coderclaw/runtime/internal/postgres/pgtest"
@@ -17,17 +19,64 @@ import (
 	"github.com/coderclaw/runtime/internal/task"
 )
 
-var ann = policy.Caller{UserID: "ann", Roles: []policy.Role{policy.Developer}}
+// ann is confined to no project, as the user of a server on her own machine.
+var ann = policy.Caller{UserID: "ann", AllProjects: true, Roles: []policy.Role{policy.Developer}}
 
 // anyAgent can run every agent but those named.
 type anyAgent map[string]error
 
 func (a anyAgent) Runnable(_ context.Context, id string) error { return a[id] }
 
+// rights are the policies, the users and the record of denials of a test.
+type rights struct {
+	mu      sync.Mutex
+	forbids map[string]policy.Decision // by agent
+	gone    map[string]bool            // users
+	denied  []audit.Entry
+}
+
+func (r *rights) Decide(_ context.Context, c policy.Caller, req policy.Request) (policy.Decision, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if d, ok := r.forbids[req.AgentID]; ok {
+		return d, nil
+	}
+	return policy.Authorize(c, req.Permission), nil
+}
+
+func (r *rights) Submitter(_ context.Context, userID, sessionID, projectID string) (policy.Caller, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.gone[userID] {
+		return policy.Caller{}, fault.New(fault.Unauthenticated, "user %s is disabled", userID)
+	}
+	return policy.Caller{UserID: userID, SessionID: sessionID, ProjectID: projectID, Roles: []policy.Role{policy.Developer}}, nil
+}
+
+func (r *rights) Record(_ context.Context, e audit.Entry) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.denied = append(r.denied, e)
+}
+
+// forbid lets nobody use the agent any more.
+func (r *rights) forbid(agent, reason string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.forbids = map[string]policy.Decision{agent: {Layer: policy.LayerAgent, Rule: "agentPolicies[" + agent + "]", Reason: reason}}
+}
+
+func (r *rights) denials() []audit.Entry {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.denied)
+}
+
 type rig struct {
 	*task.Service
-	pool *pgxpool.Pool
-	bus  *stream.Memory
+	pool   *pgxpool.Pool
+	bus    *stream.Memory
+	rights *rights
 }
 
 func newRig(t *testing.T) rig {
@@ -37,16 +86,17 @@ func newRig(t *testing.T) rig {
 
 func rigOn(t *testing.T, pool *pgxpool.Pool) rig {
 	t.Helper()
-	bus := &stream.Memory{}
+	bus, may := &stream.Memory{}, &rights{}
 	return rig{
 		Service: task.NewService(pool, task.Options{
 			Agents: anyAgent{
 				"nobody": fault.New(fault.NotFound, "no agent nobody"),
 				"idle":   fault.New(fault.AgentUnavailable, "agent idle needs a model"),
 			},
+			Access: may, Submitters: may, Recorder: may,
 			Bus: bus, Log: slog.New(slog.DiscardHandler),
 		}),
-		pool: pool, bus: bus,
+		pool: pool, bus: bus, rights: may,
 	}
 }
 
@@ -226,8 +276,7 @@ func TestSettingAnErrorFailsTheTask(t *testing.T) {
 func TestOnlyTheSubmitterDrivesAManualTaskAndNobodyAnAutomaticOne(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	bob := policy.Caller{UserID: "bob", Roles: []policy.Role{policy.Admin}}
-	_, err := r.Update(t.Context(), bob, r.manual(t).ID, task.Patch{Status: task.Planning})
+	_, err := r.Update(t.Context(), root, r.manual(t).ID, task.Patch{Status: task.Planning})
 	wantFault(t, err, fault.Forbidden)
 	_, err = r.Update(t.Context(), ann, r.submit(t, task.New{}).ID, task.Patch{Status: task.Planning})
 	wantFault(t, err, fault.Forbidden)

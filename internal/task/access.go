@@ -1,0 +1,172 @@
+package task
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/coderclaw/runtime/internal/audit"
+	"github.com/coderclaw/runtime/internal/fault"
+	"github.com/coderclaw/runtime/internal/policy"
+	"github.com/coderclaw/runtime/internal/postgres"
+)
+
+// Access decides, by the policies that hold at the moment.
+type Access interface {
+	Decide(ctx context.Context, c policy.Caller, r policy.Request) (policy.Decision, error)
+}
+
+// Submitters knows who submitted tasks.
+type Submitters interface {
+	// Submitter returns what a task's submitter may do now. Unauthenticated is
+	// the fault for one who is gone, or whose session was revoked.
+	Submitter(ctx context.Context, userID, sessionID, projectID string) (policy.Caller, error)
+}
+
+// Recorder keeps denials, which have no transaction of their own to stand in.
+type Recorder interface {
+	Record(ctx context.Context, e audit.Entry)
+}
+
+// What the audit log says of the engine's actions.
+const (
+	resourceType = "task"
+	actionSubmit = "task.submit"
+	actionUpdate = "task.update"
+	actionCancel = "task.cancel"
+	actionClaim  = "task.claim"
+)
+
+// wants is what the policies are asked before the task is submitted.
+func (t Task) wants() policy.Request {
+	return policy.Request{
+		Permission: policy.TaskSubmit, Action: actionSubmit, ProjectID: t.ProjectID,
+		AgentID: t.AgentID, SkillID: t.SkillID, Labels: t.Labels,
+	}
+}
+
+// allow asks the policies. A denial is recorded and comes back as Forbidden,
+// with the reason.
+func (s *Service) allow(ctx context.Context, c policy.Caller, r policy.Request, id string) (policy.Decision, error) {
+	d, err := s.access.Decide(ctx, c, r)
+	if err != nil {
+		return d, err
+	}
+	if !d.Allowed {
+		s.recorder.Record(ctx, audit.NewEntry(c, r.Action, resourceType, id, d))
+	}
+	return d, d.Err()
+}
+
+// refuse records that the caller may not do this to a task, and returns why.
+func (s *Service) refuse(ctx context.Context, c policy.Caller, action string, id uuid.UUID, reason string) error {
+	d := policy.Decision{Layer: policy.LayerPermission, Reason: fmt.Sprintf("task %s: %s", id, reason)}
+	s.recorder.Record(ctx, audit.NewEntry(c, action, resourceType, id.String(), d))
+	return d.Err()
+}
+
+// reconsider decides again about a task that was accepted: by the policies and
+// by what its submitter may do now.
+func (s *Service) reconsider(ctx context.Context, t Task) (policy.Caller, policy.Decision, error) {
+	c, err := s.submitters.Submitter(ctx, t.UserID, t.SessionID, t.ProjectID)
+	if fault.CodeOf(err) == fault.Unauthenticated {
+		c = policy.Caller{UserID: t.UserID, SessionID: t.SessionID, ProjectID: t.ProjectID}
+		return c, policy.Decision{Layer: policy.LayerSession, Reason: err.Error()}, nil
+	}
+	if err != nil {
+		return c, policy.Decision{}, err
+	}
+	// Whichever permission it was submitted by, one of them must be left.
+	var d policy.Decision
+	for _, p := range []policy.Permission{policy.TaskSubmit, policy.AgentInvoke, policy.SkillExecute} {
+		r := t.wants()
+		r.Permission = p
+		if d, err = s.access.Decide(ctx, c, r); err != nil || d.Allowed || d.Layer != policy.LayerPermission {
+			break
+		}
+	}
+	return c, d, err
+}
+
+// recheck cancels the running tasks that are not allowed any more, after rights
+// or policies have changed.
+func (s *Service) recheck(ctx context.Context) error {
+	rows, err := s.pool.Query(ctx, `SELECT `+columns+` FROM tasks t WHERE t.lease_token IS NOT NULL`)
+	if err != nil {
+		return postgres.Fault(fmt.Errorf("read running tasks: %w", err))
+	}
+	running, err := pgx.CollectRows(rows, toTask)
+	if err != nil {
+		return postgres.Fault(fmt.Errorf("read running tasks: %w", err))
+	}
+	for _, t := range running {
+		_, d, err := s.reconsider(ctx, t)
+		if err != nil {
+			return err
+		}
+		if d.Allowed {
+			continue
+		}
+		d.Allowed, d.Reason = true, "not allowed any more: "+d.Reason
+		entry := audit.NewEntry(policy.Caller{UserID: "system", ProjectID: t.ProjectID}, actionCancel, resourceType, t.ID.String(), d)
+		// Another server may have been faster, or the task itself.
+		if _, err := s.cancel(ctx, t.ID, entry); err != nil && fault.CodeOf(err) != fault.InvalidTransition {
+			return err
+		}
+	}
+	return nil
+}
+
+// place puts a new task into the caller's project and session. One that the
+// caller is not confined to is as good as not there.
+func (n *New) place(c policy.Caller, at string) (bad []fault.Field) {
+	if c.AllProjects {
+		return nil
+	}
+	if n.ProjectID == "" {
+		n.ProjectID = c.ProjectID
+	}
+	if n.SessionID == "" {
+		n.SessionID = c.SessionID
+	}
+	if n.ProjectID != c.ProjectID {
+		bad = append(bad, fault.Field{Path: at + ".projectId", Message: "no such project"})
+	}
+	if n.SessionID != c.SessionID {
+		bad = append(bad, fault.Field{Path: at + ".sessionId", Message: "must be the session that submits"})
+	}
+	return bad
+}
+
+// confined is the condition that a task t is within a caller's confinement, for
+// statements that find tasks by id; its parameters are those of confinement.
+// Lists say the same in a form that an index serves.
+const confined = `(@all OR t.project_id = @project AND (@project <> '' OR t.user_id = @user))`
+
+func confinement(c policy.Caller, args pgx.NamedArgs) pgx.NamedArgs {
+	args["all"], args["project"], args["user"] = c.AllProjects, c.ProjectID, c.UserID
+	return args
+}
+
+// read runs a query on behalf of the caller. If it is confined, the database
+// itself hides what it may not see, whatever the query says: a second wall
+// behind the query's own condition.
+func (s *Service) read(ctx context.Context, c policy.Caller, sql string, args pgx.NamedArgs, scan func(pgx.Rows) error) error {
+	if c.AllProjects {
+		rows, err := s.pool.Query(ctx, sql, args)
+		if err != nil {
+			return postgres.Fault(err)
+		}
+		defer rows.Close()
+		return postgres.Fault(errors.Join(scan(rows), rows.Err()))
+	}
+	b := &pgx.Batch{}
+	b.Queue(`SELECT set_config('role', 'coderclaw_scoped', true),
+		set_config('coderclaw.project', $1, true), set_config('coderclaw.user', $2, true)`, c.ProjectID, c.UserID)
+	// Another text, for the plan depends on the role.
+	b.Queue("/* scoped */ "+sql, args).Query(scan)
+	return postgres.Fault(s.pool.SendBatch(ctx, b).Close())
+}
