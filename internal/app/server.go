@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,9 +21,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/coderclaw/runtime/internal/audit"
 	"github.com/coderclaw/runtime/internal/config"
 	"github.com/coderclaw/runtime/internal/httpapi"
-	"github.com/coderclaw/runtime/internal/policy"
+	"github.com/coderclaw/runtime/internal/identity"
 	"github.com/coderclaw/runtime/internal/postgres"
 	"github.com/coderclaw/runtime/internal/postgres/embedded"
 	"github.com/coderclaw/runtime/internal/registry"
@@ -57,7 +59,7 @@ func serve(ctx context.Context, stderr io.Writer, flags func(*config.Config)) (e
 	if err := postgres.Migrate(ctx, url, migrations.FS); err != nil {
 		return err
 	}
-	var options []postgres.Option
+	options := []postgres.Option{postgres.As(postgres.AppRole)}
 	if n := cfg.DatabaseMaxConns; n > 0 {
 		options = append(options, postgres.MaxConns(int32(n)))
 	}
@@ -95,12 +97,16 @@ func openDatabase(ctx context.Context, cfg config.Config, log *slog.Logger) (url
 
 // server is a running server's parts.
 type server struct {
-	cfg    config.Config
-	log    *slog.Logger
-	bus    bus
-	tasks  *task.Service
-	http   *httpapi.Server
-	worker *worker.Worker
+	cfg       config.Config
+	log       *slog.Logger
+	bus       bus
+	audit     *audit.Log
+	identity  *identity.Service
+	providers *providers
+	tasks     *task.Service
+	http      *httpapi.Server
+	worker    *worker.Worker
+	tls       *tls.Config // nil: plain HTTP
 }
 
 // bus is what stream.Memory and stream.Postgres have in common.
@@ -117,6 +123,10 @@ func newServer(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, log *
 	if shared {
 		s.bus = stream.NewPostgres(pool, log)
 	}
+	var err error
+	if s.audit, err = newAuditLog(ctx, cfg, pool, s.bus, log); err != nil {
+		return nil, err
+	}
 	executors, err := executor.NewSet(executor.Options{
 		WorkspaceRoot: cfg.WorkspaceRoot,
 		LLM:           executor.OpenAIOptions{BaseURL: cfg.LLM.BaseURL, APIKey: cfg.LLM.APIKey.Reveal(), Model: cfg.LLM.Model},
@@ -129,10 +139,30 @@ func newServer(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, log *
 		return nil, err
 	}
 	agents := registry.New(pool, registry.Options{
-		File:     fromFile,
-		Runnable: func(a registry.Agent) error { return executors.Runnable(httpapi.WireAgent(a)) },
+		File:         fromFile,
+		Runnable:     func(a registry.Agent) error { return executors.Runnable(httpapi.WireAgent(a)) },
+		EnforceTrust: cfg.EnforceTrust, DefaultRoles: roles(cfg), Recorder: s.audit, Bus: s.bus,
 	})
-	s.tasks = task.NewService(pool, task.Options{Agents: runnable{agents}, Bus: s.bus, Log: log, Shared: shared})
+	if err := agents.ImportFile(ctx, cfg.SecurityFile()); err != nil {
+		return nil, err
+	}
+	s.identity, err = identity.New(pool, identity.Options{
+		PublicURL: publicURL(cfg), Policies: agents, Recorder: s.audit, Bus: s.bus, Log: log,
+		DefaultRoles: roles(cfg), AllowRemoteSessions: cfg.AllowRemoteSessions,
+		SessionTTL: cfg.SessionTTL, SessionCap: cfg.SessionMax, SigningKeyFile: cfg.SigningKeyFile,
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.providers = newProviders(cfg, agents, s.identity, s.bus, log)
+	if err := s.providers.refresh(ctx); err != nil {
+		return nil, err
+	}
+	// After the others: by the time that the engine hears of a change they know.
+	s.tasks = task.NewService(pool, task.Options{
+		Agents: runnable{agents}, Access: agents, Submitters: submitters{s.identity, access(cfg)}, Recorder: s.audit,
+		Bus: s.bus, Log: log, Shared: shared,
+	})
 	if err := s.tasks.Prepare(ctx); err != nil {
 		return nil, err
 	}
@@ -142,13 +172,23 @@ func newServer(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, log *
 	if err != nil {
 		return nil, err
 	}
+	var hosts []string // nil: any
+	if names, anyName := cfg.Hosts(); !anyName {
+		hosts = append([]string{}, names...)
+	}
 	s.http, err = httpapi.New(httpapi.Options{
 		Tasks: s.tasks, Registry: agents, Bus: s.bus, Access: access(cfg),
+		Identity: s.identity, Policies: agents, Recorder: s.audit, PublicURL: publicURL(cfg),
+		Proxies: cfg.TrustedProxies, Hosts: hosts, Origins: cfg.CORSOrigins,
+		Limits:  httpapi.Limits{Principal: cfg.RateLimit, Anonymous: cfg.RateLimitAnonymous, Streams: cfg.MaxStreamsPerPrincipal},
 		Ready:   func(ctx context.Context) error { return postgres.CheckSchema(ctx, pool, latest) },
 		Metrics: metrics.registry, HideMetrics: cfg.MetricsListen != "",
 		Log: log, Version: version, Mode: string(cfg.Mode),
 	})
 	if err != nil {
+		return nil, err
+	}
+	if s.tls, err = certificates(cfg, log); err != nil {
 		return nil, err
 	}
 	id, err := workerID(cfg)
@@ -160,17 +200,6 @@ func newServer(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, log *
 		Capacity: cfg.MaxConcurrentTasks, Grace: cfg.ShutdownGrace, Log: log, Version: version,
 	})
 	return s, nil
-}
-
-func access(cfg config.Config) httpapi.Access {
-	a := httpapi.Access{Token: cfg.Token.Reveal()}
-	if !cfg.RequireAuth {
-		a.Anonymous = policy.Caller{UserID: "local"}
-		for _, r := range cfg.DefaultRoles {
-			a.Anonymous.Roles = append(a.Anonymous.Roles, policy.Role(r))
-		}
-	}
-	return a
 }
 
 // workerID names this server's own worker. On a private database it is always
@@ -207,13 +236,20 @@ func (s *server) run(ctx context.Context) error {
 	var background errgroup.Group
 	background.Go(func() error { return s.http.Run(engine) })
 	background.Go(func() error { return s.tasks.Run(engine) })
+	background.Go(func() error { return s.identity.Run(engine) })
+	background.Go(func() error { return s.providers.run(engine) })
+	background.Go(func() error { return s.audit.Run(engine) })
 	if p, ok := s.bus.(*stream.Postgres); ok {
 		background.Go(func() error { return p.Run(engine) })
 	}
 
 	front, ctx := errgroup.WithContext(ctx)
 	for l, handler := range servers {
-		serveHTTP(ctx, front, l, handler, s.log)
+		var certificates *tls.Config
+		if l == listener {
+			certificates = s.tls
+		}
+		serveHTTP(ctx, front, l, handler, certificates, s.log)
 	}
 	front.Go(func() error {
 		<-ctx.Done()
@@ -222,6 +258,9 @@ func (s *server) run(ctx context.Context) error {
 		return nil
 	})
 	front.Go(func() error { return s.worker.Run(ctx) })
+	if err := s.inviteAdministrator(ctx); err != nil {
+		s.log.WarnContext(ctx, "no code for a first administrator", "error", err)
+	}
 	forget, err := s.announce(listener)
 	if err != nil {
 		s.log.WarnContext(ctx, "clients must be told the address", "error", err)
@@ -233,9 +272,10 @@ func (s *server) run(ctx context.Context) error {
 	return errors.Join(err, background.Wait())
 }
 
-func serveHTTP(ctx context.Context, g *errgroup.Group, l net.Listener, handler http.Handler, log *slog.Logger) {
+func serveHTTP(ctx context.Context, g *errgroup.Group, l net.Listener, handler http.Handler, certificates *tls.Config, log *slog.Logger) {
 	srv := &http.Server{
-		Handler: handler,
+		Handler:   handler,
+		TLSConfig: certificates,
 		// No ReadTimeout and no WriteTimeout: both would end streams. The
 		// handler sets deadlines for each request.
 		ReadHeaderTimeout: 5 * time.Second,
@@ -244,7 +284,13 @@ func serveHTTP(ctx context.Context, g *errgroup.Group, l net.Listener, handler h
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 	g.Go(func() error {
-		if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		var err error
+		if certificates == nil {
+			err = srv.Serve(l)
+		} else {
+			err = srv.ServeTLS(l, "", "")
+		}
+		if !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("serve %s: %w", l.Addr(), err)
 		}
 		return nil
@@ -301,10 +347,14 @@ func urlOf(l net.Listener) string {
 // it. The returned function takes it away again, if it is still there.
 func (s *server) announce(l net.Listener) (forget func(), err error) {
 	path := filepath.Join(filepath.Dir(s.cfg.ConfigDir), "server.json")
+	url := urlOf(l)
+	if s.tls != nil {
+		url = publicURL(s.cfg) // by another name the certificate would not do
+	}
 	text, err := json.Marshal(struct {
 		URL string `json:"url"`
 		PID int    `json:"pid"`
-	}{urlOf(l), os.Getpid()})
+	}{url, os.Getpid()})
 	if err != nil {
 		return func() {}, err
 	}

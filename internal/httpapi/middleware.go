@@ -6,9 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"log/slog"
-	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"regexp"
 	"runtime/debug"
@@ -56,11 +54,7 @@ var requestIDForm = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 func (s *Server) admit(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		setSecurityHeaders(w.Header())
-		p := unprintable(r)
-		if p == nil && s.access.Anonymous.UserID != "" {
-			p = foreign(r)
-		}
-		if p != nil {
+		if p := unprintable(r); p != nil {
 			writeProblem(w, r, p)
 			return
 		}
@@ -148,37 +142,3 @@ func unprintable(r *http.Request) *Problem {
 }
 
 func printable(s string) bool { return utf8.ValidString(s) && !strings.Contains(s, "\x00") }
-
-// foreign returns why a request does not come from this machine's own programs
-// and pages, or nil. It is for servers that ask for no credential: only requests
-// that are meant for this machine's own address are served, and none that
-// another site's page sends (DNS rebinding, cross-site requests).
-func foreign(r *http.Request) *Problem {
-	if !loopbackHost(r.Host) {
-		return newProblem(http.StatusForbidden, "forbidden-host",
-			"this server asks for no credential and so answers to loopback names only")
-	}
-	origin := r.Header.Get("Origin")
-	site := r.Header.Get("Sec-Fetch-Site")
-	// A link that the user follows is a cross-site navigation without an
-	// Origin; it can read, in a window of its own, but not change anything.
-	navigation := r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Method == http.MethodGet && origin == ""
-	if origin != "" && origin != "http://"+r.Host || (site == "cross-site" || site == "same-site") && !navigation {
-		return newProblem(http.StatusForbidden, "forbidden-origin",
-			"this server asks for no credential and so serves no page of another origin")
-	}
-	return nil
-}
-
-func loopbackHost(hostport string) bool {
-	host := hostport
-	if h, _, err := net.SplitHostPort(hostport); err == nil {
-		host = h
-	}
-	host = strings.Trim(host, "[]")
-	if host == "localhost" {
-		return true
-	}
-	ip, err := netip.ParseAddr(host)
-	return err == nil && ip.IsLoopback()
-}

@@ -14,6 +14,7 @@ import (
 // operation describes a route. It cannot be registered without a permission.
 type operation struct {
 	id         string
+	action     string // as the audit log names what it does
 	method     string
 	path       string
 	permission policy.Permission
@@ -36,8 +37,8 @@ const maxBody = 1<<20 + 1
 // handle registers a route whose handler is told who asks. Its errors become
 // problems here and nowhere else.
 func handle[I, O any](s *Server, op operation, h func(context.Context, policy.Caller, *I) (*O, error)) {
-	if op.permission == "" {
-		panic("httpapi: " + op.id + " names no permission")
+	if op.permission == "" || op.action == "" {
+		panic("httpapi: " + op.id + " names no permission or no action")
 	}
 	errs := append([]int{http.StatusInternalServerError, http.StatusServiceUnavailable}, op.errors...)
 	security := []map[string][]string{}
@@ -54,7 +55,7 @@ func handle[I, O any](s *Server, op operation, h func(context.Context, policy.Ca
 		Summary: op.summary, Description: op.detail, DefaultStatus: op.status,
 		Errors: slices.Compact(errs), Responses: op.responses, Security: security,
 		MaxBodyBytes: maxBody, RejectUnknownQueryParameters: true,
-		Metadata:   map[string]any{permissionOf: op.permission},
+		Metadata:   map[string]any{permissionOf: op.permission, actionOf: op.action},
 		Extensions: map[string]any{"x-permission": string(op.permission)},
 	}, func(ctx context.Context, in *I) (*O, error) {
 		ctx, cancel := context.WithTimeout(ctx, workTimeout+op.wait)

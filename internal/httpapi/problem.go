@@ -50,6 +50,7 @@ var slugOf = map[int]string{
 // Problem is api.Problem as an error that huma can write.
 type Problem struct {
 	api.Problem
+	header http.Header // besides what the status asks for
 }
 
 func (p *Problem) Error() string { return p.Title + ": " + p.Detail }
@@ -57,8 +58,11 @@ func (p *Problem) Error() string { return p.Title + ": " + p.Detail }
 // GetStatus is the HTTP status of the answer.
 func (p *Problem) GetStatus() int { return p.Status }
 
-// GetHeaders are the headers that the status asks for.
+// GetHeaders are the headers that the problem asks for.
 func (p *Problem) GetHeaders() http.Header {
+	if p.header != nil {
+		return p.header
+	}
 	switch p.Status {
 	case http.StatusUnauthorized:
 		return http.Header{"Www-Authenticate": {`Bearer realm="coderclaw"`}} // RFC 6750, section 3
@@ -77,7 +81,7 @@ func newProblem(status int, slug, detail string) *Problem {
 			slug = strings.ReplaceAll(strings.ToLower(http.StatusText(status)), " ", "-")
 		}
 	}
-	return &Problem{api.Problem{Type: "/problems/" + slug, Title: http.StatusText(status), Status: status, Detail: detail}}
+	return &Problem{Problem: api.Problem{Type: "/problems/" + slug, Title: http.StatusText(status), Status: status, Detail: detail}}
 }
 
 // problemOf turns an error of the engine into the answer to give. What is not a

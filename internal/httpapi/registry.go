@@ -46,35 +46,35 @@ type (
 
 func (s *Server) registerRegistry() {
 	handle(s, operation{
-		id: "listAgents", method: http.MethodGet, path: "/v1/agents", permission: policy.Authenticated, tag: "Registry",
+		id: "listAgents", action: "agent.list", method: http.MethodGet, path: "/v1/agents", permission: policy.Authenticated, tag: "Registry",
 		summary: "List agents",
 	}, s.listAgents)
 	handle(s, operation{
-		id: "getAgent", method: http.MethodGet, path: "/v1/agents/{id}", permission: policy.Authenticated, tag: "Registry",
+		id: "getAgent", action: "agent.read", method: http.MethodGet, path: "/v1/agents/{id}", permission: policy.Authenticated, tag: "Registry",
 		summary: "Get an agent", errors: []int{http.StatusNotFound, http.StatusUnprocessableEntity},
 	}, s.getAgent)
 	handle(s, operation{
-		id: "putAgent", method: http.MethodPut, path: "/v1/agents/{id}", permission: policy.ConfigWrite, tag: "Registry",
+		id: "putAgent", action: "agent.put", method: http.MethodPut, path: "/v1/agents/{id}", permission: policy.ConfigWrite, tag: "Registry",
 		summary: "Define an agent", errors: []int{http.StatusUnprocessableEntity},
 		detail: "Hides an agent of the same id that is built in or comes from agents.yaml. Answers 201 if no such definition was there before.",
 	}, s.putAgent)
 	handle(s, operation{
-		id: "deleteAgent", method: http.MethodDelete, path: "/v1/agents/{id}", permission: policy.ConfigWrite, tag: "Registry",
+		id: "deleteAgent", action: "agent.delete", method: http.MethodDelete, path: "/v1/agents/{id}", permission: policy.ConfigWrite, tag: "Registry",
 		summary: "Delete an agent that was defined here", status: http.StatusNoContent,
 		errors: []int{http.StatusNotFound, http.StatusConflict, http.StatusUnprocessableEntity},
 	}, s.deleteAgent)
 	handle(s, operation{
-		id: "invokeAgent", method: http.MethodPost, path: "/v1/agents/{id}/invoke", permission: policy.AgentInvoke, tag: "Registry", wait: maxWait,
+		id: "invokeAgent", action: "task.submit", method: http.MethodPost, path: "/v1/agents/{id}/invoke", permission: policy.AgentInvoke, tag: "Registry", wait: maxWait,
 		summary: "Submit a task to an agent and, if asked to, wait for it", status: http.StatusCreated,
 		detail: "Answers 200 with the finished task if it ends within wait, else 201 with the task as it is.",
 		errors: []int{http.StatusNotFound, http.StatusConflict, http.StatusUnprocessableEntity},
 	}, s.invokeAgent)
 	handle(s, operation{
-		id: "listSkills", method: http.MethodGet, path: "/v1/skills", permission: policy.Authenticated, tag: "Registry",
+		id: "listSkills", action: "skill.list", method: http.MethodGet, path: "/v1/skills", permission: policy.Authenticated, tag: "Registry",
 		summary: "List skills",
 	}, s.listSkills)
 	handle(s, operation{
-		id: "getSkill", method: http.MethodGet, path: "/v1/skills/{id}", permission: policy.Authenticated, tag: "Registry",
+		id: "getSkill", action: "skill.read", method: http.MethodGet, path: "/v1/skills/{id}", permission: policy.Authenticated, tag: "Registry",
 		summary: "Get a skill", errors: []int{http.StatusNotFound, http.StatusUnprocessableEntity},
 	}, s.getSkill)
 }
@@ -143,6 +143,7 @@ func (s *Server) invokeAgent(ctx context.Context, c policy.Caller, in *struct {
 	if err != nil {
 		return nil, err
 	}
+	n.By = policy.AgentInvoke
 	t, err := s.tasks.Submit(ctx, c, n, in.Key)
 	if err != nil {
 		return nil, err

@@ -4,6 +4,8 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -13,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/coderclaw/runtime/internal/edge"
 	"github.com/coderclaw/runtime/internal/stream"
 )
 
@@ -27,6 +30,18 @@ type Options struct {
 	Registry Registry
 	Bus      Bus
 	Access   Access
+	Identity Identity
+	Policies Policies
+	Recorder Recorder
+	// PublicURL is how clients reach the server, without a slash at its end.
+	PublicURL string
+	// Proxies are believed when they name their client.
+	Proxies []netip.Prefix
+	// Hosts are the names that the server goes by besides loopback's; nil: any.
+	Hosts []string
+	// Origins are those of other sites whose pages may call the API.
+	Origins []string
+	Limits  Limits
 	// Ready returns an error while requests cannot be served.
 	Ready func(context.Context) error
 	// Metrics takes the server's own metrics and is what /metrics shows.
@@ -40,15 +55,20 @@ type Options struct {
 
 // Server serves the API.
 type Server struct {
-	tasks    Tasks
-	registry Registry
-	access   Access
-	ready    func(context.Context) error
-	metrics  *metrics
-	log      *slog.Logger
-	version  string
-	mode     string
-	started  time.Time
+	tasks     Tasks
+	registry  Registry
+	access    Access
+	identity  Identity
+	policies  Policies
+	recorder  Recorder
+	publicURL string
+	limits    limits
+	ready     func(context.Context) error
+	metrics   *metrics
+	log       *slog.Logger
+	version   string
+	mode      string
+	started   time.Time
 
 	router  *chi.Mux
 	api     huma.API
@@ -59,12 +79,15 @@ type Server struct {
 	stopping     chan struct{} // closed when streams are to end
 	writeTimeout time.Duration
 	wave         wave
+	// accessChanged wakes streams to see whether they may go on.
+	accessChanged broadcast
 }
 
 // New returns a server. Its streams live while Run runs.
 func New(o Options) (*Server, error) {
 	s := &Server{
 		tasks: o.Tasks, registry: o.Registry, access: o.Access, ready: o.Ready,
+		identity: o.Identity, policies: o.Policies, recorder: o.Recorder, publicURL: o.PublicURL, limits: newLimits(o.Limits),
 		metrics: newMetrics(o.Metrics), log: o.Log, version: o.Version, mode: o.Mode,
 		started: time.Now(), router: chi.NewMux(), stopping: make(chan struct{}), writeTimeout: writeTimeout,
 	}
@@ -78,10 +101,21 @@ func New(o Options) (*Server, error) {
 		case stream.Resync:
 			s.taskHub.TouchAll()
 			s.logHub.TouchAll()
+			s.accessChanged.wake()
+		case stream.AccessChanged:
+			s.accessChanged.wake()
 		}
 	})
 
-	s.router.Use(s.observe, s.admit)
+	origins, err := edge.NewOrigins(o.PublicURL, o.Origins)
+	if err != nil {
+		return nil, err
+	}
+	s.router.Use(edge.Identify(o.Proxies), s.observe, edge.SecurityHeaders(strings.HasPrefix(o.PublicURL, "https:")), s.admit)
+	if o.Hosts != nil {
+		s.router.Use(edge.AllowHosts(o.Hosts, refuse))
+	}
+	s.router.Use(origins.CORS, origins.Protect(s.ambient, refuse))
 	s.router.NotFound(s.notFound)
 	s.router.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
 		for _, m := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {

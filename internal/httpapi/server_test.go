@@ -13,12 +13,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 
 	"github.com/coderclaw/runtime/api"
+	"github.com/coderclaw/runtime/internal/audit"
 	"github.com/coderclaw/runtime/internal/httpapi"
+	"github.com/coderclaw/runtime/internal/identity"
 	"github.com/coderclaw/runtime/internal/policy"
 	"github.com/coderclaw/runtime/internal/postgres/pgtest"
 	"github.com/coderclaw/runtime/internal/registry"
@@ -30,12 +33,13 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // rig is a server on a socket, with a database of its own.
 type rig struct {
-	t     testing.TB
-	url   string
-	tasks *task.Service
-	http  *httpapi.Server
-	pool  *pgxpool.Pool
-	log   *lockedBuffer
+	identity *identity.Service
+	t        testing.TB
+	url      string
+	tasks    *task.Service
+	http     *httpapi.Server
+	pool     *pgxpool.Pool
+	log      *lockedBuffer
 }
 
 type lockedBuffer struct {
@@ -70,7 +74,7 @@ type bus interface {
 
 var discard = slog.New(slog.DiscardHandler)
 
-var anonymous = httpapi.Access{Anonymous: policy.Caller{UserID: "local", Roles: []policy.Role{policy.Admin}}}
+var anonymous = httpapi.Access{Anonymous: policy.Caller{UserID: "local", Roles: []policy.Role{policy.Admin}, AllProjects: true}}
 
 func newRig(t testing.TB) *rig { return newRigWith(t, options{access: anonymous}) }
 
@@ -87,11 +91,23 @@ func newRigWith(t testing.TB, o options) *rig {
 	if o.bus == nil {
 		o.bus = &stream.Memory{}
 	}
-	agents := registry.New(o.pool, registry.Options{Runnable: func(registry.Agent) error { return nil }})
-	r.tasks = task.NewService(o.pool, task.Options{Agents: known{agents}, Bus: o.bus, Log: log})
+	decisions := audit.New(o.pool, audit.Options{Logger: log})
+	agents := registry.New(o.pool, registry.Options{Runnable: func(registry.Agent) error { return nil }, Recorder: decisions, Bus: o.bus})
+	server := httptest.NewUnstartedServer(nil)
+	r.url = "http://" + server.Listener.Addr().String()
 	var err error
+	r.identity, err = identity.New(o.pool, identity.Options{
+		PublicURL: r.url, Policies: agents, Recorder: decisions, Bus: o.bus, Log: log, DefaultRoles: []policy.Role{policy.Developer},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.tasks = task.NewService(o.pool, task.Options{
+		Agents: known{agents}, Access: agents, Submitters: r, Recorder: decisions, Bus: o.bus, Log: log,
+	})
 	r.http, err = httpapi.New(httpapi.Options{
-		Tasks: r.tasks, Registry: agents, Bus: o.bus, Access: o.access, Ready: o.ready,
+		Identity: r.identity, Policies: agents, Recorder: decisions, PublicURL: r.url,
+		Tasks: r.tasks, Registry: agents, Bus: o.bus, Access: o.access, Hosts: []string{}, Ready: o.ready,
 		Metrics: prometheus.NewRegistry(), Log: log, Version: "1.2.3", Mode: "local-only",
 	})
 	if err != nil {
@@ -100,8 +116,8 @@ func newRigWith(t testing.TB, o options) *rig {
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { _ = r.http.Run(ctx) })
-	server := httptest.NewServer(r.http)
-	r.url = server.URL
+	server.Config.Handler = r.http
+	server.Start()
 	t.Cleanup(func() {
 		r.http.EndStreams()
 		http.DefaultClient.CloseIdleConnections()
@@ -110,6 +126,24 @@ func newRigWith(t testing.TB, o options) *rig {
 		running.Wait()
 	})
 	return r
+}
+
+// Submitter lets everybody's tasks run.
+func (r *rig) Submitter(_ context.Context, userID, _, projectID string) (policy.Caller, error) {
+	return policy.Caller{UserID: userID, ProjectID: projectID, AllProjects: true, Roles: []policy.Role{policy.Developer}}, nil
+}
+
+// owner connects to the rig's database as the owner of its schema.
+func (r *rig) owner(t testing.TB) *pgx.Conn {
+	t.Helper()
+	config := r.pool.Config().ConnConfig.Copy()
+	delete(config.RuntimeParams, "role")
+	conn, err := pgx.ConnectConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	return conn
 }
 
 type known struct{ *registry.Registry }
@@ -361,7 +395,7 @@ func TestALargeBatchIsAcceptedAndAnOversizedOneNamed(t *testing.T) {
 func TestFaultsOfTheDatabaseAreNotShown(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	if _, err := r.pool.Exec(t.Context(), `ALTER TABLE tasks RENAME COLUMN description TO secret_column`); err != nil {
+	if _, err := r.owner(t).Exec(t.Context(), `ALTER TABLE tasks RENAME COLUMN description TO secret_column`); err != nil {
 		t.Fatal(err)
 	}
 	p := r.problem(500, "internal", "POST", "/v1/tasks", `{"description":"d","input":"i","dispatch":"manual"}`)
@@ -439,7 +473,7 @@ func TestALoopbackServerServesNoOtherSitesPages(t *testing.T) {
 	}
 	for name, headers := range map[string][]string{
 		"curl": nil, "own page": {"Origin", r.url, "Sec-Fetch-Site", "same-origin"},
-		"by name": {"Host", "localhost:7433"}, "by IPv6": {"Host", "[::1]:7433"}, "followed link": {"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate"},
+		"by name": {"Host", "localhost:7433"}, "by IPv6": {"Host", "[::1]:7433"}, "followed link": {"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document"},
 		"own host": {"Host", host},
 	} {
 		if resp, text := r.do("GET", "/v1/tasks", "", headers...); resp.StatusCode != 200 {

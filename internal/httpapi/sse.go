@@ -6,9 +6,11 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/coderclaw/runtime/internal/policy"
 	"github.com/coderclaw/runtime/internal/stream"
 )
 
@@ -33,6 +35,10 @@ type followArgs[E any] struct {
 	end   stream.Cursor // of the log, as seen just now
 	head  []byte        // sent first
 	ended bool          // nothing follows the head
+	// caller is who follows; its rights may end before the stream does.
+	caller *policy.Caller
+	// release gives the caller's place among its streams back.
+	release func()
 	// place, if not nil, writes a cursor as the id that a client may resume
 	// after without having seen an event there.
 	place func(stream.Cursor) string
@@ -47,6 +53,7 @@ type followArgs[E any] struct {
 // Thousands of goroutines wait in here. Whatever is needed only at times is in
 // a method of its own, so that their stacks stay small.
 func follow[E any](s *Server, r *http.Request, w http.ResponseWriter, a *followArgs[E]) {
+	defer a.release()
 	s.metrics.streams.Inc()
 	defer s.metrics.streams.Dec()
 	out := &sseWriter{w: w, c: http.NewResponseController(w), timeout: s.writeTimeout}
@@ -59,12 +66,19 @@ func follow[E any](s *Server, r *http.Request, w http.ResponseWriter, a *followA
 	defer p.follower.Close()
 	quiet := time.NewTicker(beat)
 	defer quiet.Stop()
+	changed := s.accessChanged.wait()
 	for p.pass(r.Context(), s, quiet.C) {
 		select {
 		case <-p.follower.Wake():
 			continue // what is sent now is sign of life enough, or the next beat is
 		case <-quiet.C:
-			if p.beat() {
+			// Sessions end by themselves too.
+			if s.mayFollow(r.Context(), p.caller) && p.beat() {
+				continue
+			}
+		case <-changed:
+			changed = s.accessChanged.wait()
+			if s.mayFollow(r.Context(), p.caller) {
 				continue
 			}
 		case <-r.Context().Done():
@@ -191,4 +205,29 @@ func (o *sseWriter) send(text []byte) bool {
 func (o *sseWriter) farewell() {
 	wait := reconnectAfter/2 + rand.N(reconnectAfter)
 	o.send(fmt.Appendf(nil, "retry: %d\n: the server stops\n\n", wait.Milliseconds()))
+}
+
+// broadcast wakes any number of goroutines at once.
+type broadcast struct {
+	mu sync.Mutex
+	ch chan struct{}
+}
+
+// wait returns a channel that is closed at the next wake.
+func (b *broadcast) wait() <-chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.ch == nil {
+		b.ch = make(chan struct{})
+	}
+	return b.ch
+}
+
+func (b *broadcast) wake() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.ch != nil {
+		close(b.ch)
+		b.ch = nil
+	}
 }

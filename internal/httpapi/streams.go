@@ -141,7 +141,7 @@ func (s *Server) registerStreams() {
 		}},
 	}
 	handle(s, operation{
-		id: "streamTask", method: http.MethodGet, path: "/v1/tasks/{id}/stream", permission: policy.TaskRead, tag: "Streams",
+		id: "streamTask", action: "task.read", method: http.MethodGet, path: "/v1/tasks/{id}/stream", permission: policy.TaskRead, tag: "Streams",
 		summary: "Follow a task", errors: []int{http.StatusNotFound, http.StatusUnprocessableEntity},
 		detail: "A new follower first gets a snapshot event with the task as it is, then each event as it happens. The response ends after the terminal event; whoever reconnects with its id gets 204, which stops an EventSource.",
 		responses: map[string]*huma.Response{
@@ -150,7 +150,7 @@ func (s *Server) registerStreams() {
 		},
 	}, s.streamTask)
 	handle(s, operation{
-		id: "streamTasks", method: http.MethodGet, path: "/v1/stream", permission: policy.TaskRead, tag: "Streams",
+		id: "streamTasks", action: "task.list", method: http.MethodGet, path: "/v1/stream", permission: policy.TaskRead, tag: "Streams",
 		summary: "Follow all tasks", errors: []int{http.StatusUnprocessableEntity}, responses: map[string]*huma.Response{"200": events},
 		detail: "The events of all tasks that the filters select, from now on or after a place. The ids are opaque and hold on every server of the same database.",
 	}, s.streamTasks)
@@ -184,11 +184,11 @@ func (s *Server) streamTask(ctx context.Context, c policy.Caller, in *struct {
 		head = append(encodeFrame("", api.Event{Type: api.EventReset, TaskID: t.ID.String(), Status: api.TaskStatus(t.Status), Timestamp: time.Now().UTC()}), snapshot(t)...)
 		after = t.LastSeq
 	}
-	return streaming(s, &followArgs[frame]{
+	return streaming(s, c, &followArgs[frame]{
 		hub: s.taskHub, key: t.ID.String(), after: stream.Cursor{Pos: after}, end: stream.Cursor{Pos: t.LastSeq},
 		head: head, ended: t.Status.Terminal() && after == t.LastSeq,
 		emit: func(f frame) (text []byte, last bool) { return f.text, f.last },
-	}), nil
+	})
 }
 
 func snapshot(t task.Task) []byte {
@@ -202,7 +202,7 @@ func snapshot(t task.Task) []byte {
 	})
 }
 
-func (s *Server) streamTasks(ctx context.Context, _ policy.Caller, in *struct {
+func (s *Server) streamTasks(ctx context.Context, c policy.Caller, in *struct {
 	FilterInput
 	ResumeInput
 }) (*huma.StreamResponse, error) {
@@ -230,21 +230,28 @@ func (s *Server) streamTasks(ctx context.Context, _ policy.Caller, in *struct {
 		// An id without data makes the place known without an event.
 		head = fmt.Appendf(head, "id: %s\n\n", formatCursor(after))
 	}
-	return streaming(s, &followArgs[logFrame]{
+	return streaming(s, c, &followArgs[logFrame]{
 		hub: s.logHub, key: allTasks, after: stream.Cursor(after), end: stream.Cursor(now), head: head,
 		place: func(c stream.Cursor) string { return formatCursor(task.Position(c)) },
 		emit: func(l logFrame) (text []byte, last bool) {
-			if !f.Matches(l.entry) {
+			if !f.Matches(c, l.entry) {
 				return nil, false
 			}
 			return l.text, false
 		},
-	}), nil
+	})
 }
 
 // streaming is the answer that follows a log.
-func streaming[E any](s *Server, a *followArgs[E]) *huma.StreamResponse {
+func streaming[E any](s *Server, c policy.Caller, a *followArgs[E]) (*huma.StreamResponse, error) {
+	a.caller, a.release = &c, func() {}
+	if !s.unlimited(c) {
+		var ok bool
+		if a.release, ok = s.limits.streams.Acquire(c.UserID); !ok {
+			return nil, fault.New(fault.TooMany, "too many streams are open for %s", c.UserID)
+		}
+	}
 	return &huma.StreamResponse{Body: func(hc huma.Context) {
 		requestOf(hc.Context()).stream = func(w http.ResponseWriter, r *http.Request) { follow(s, r, w, a) }
-	}}
+	}}, nil
 }

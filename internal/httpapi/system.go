@@ -14,11 +14,11 @@ const readyTimeout = 3 * time.Second
 
 func (s *Server) registerSystem() {
 	handle(s, operation{
-		id: "getStatus", method: http.MethodGet, path: "/v1/status", permission: policy.Public, tag: "System",
+		id: "getStatus", action: "status.read", method: http.MethodGet, path: "/v1/status", permission: policy.Public, tag: "System",
 		summary: "What the server is and how busy",
 	}, s.getStatus)
 	handle(s, operation{
-		id: "getMe", method: http.MethodGet, path: "/v1/me", permission: policy.Authenticated, tag: "System",
+		id: "getMe", action: "me.read", method: http.MethodGet, path: "/v1/me", permission: policy.Authenticated, tag: "System",
 		summary: "Who the request speaks for",
 	}, s.getMe)
 

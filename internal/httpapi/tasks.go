@@ -71,35 +71,35 @@ type (
 
 func (s *Server) registerTasks() {
 	handle(s, operation{
-		id: "submitTask", method: http.MethodPost, path: "/v1/tasks", permission: policy.TaskSubmit, tag: "Tasks",
+		id: "submitTask", action: "task.submit", method: http.MethodPost, path: "/v1/tasks", permission: policy.TaskSubmit, tag: "Tasks",
 		summary: "Submit a task", status: http.StatusCreated, errors: []int{http.StatusConflict, http.StatusUnprocessableEntity},
 		detail: "The task is kept before the answer is sent. With an Idempotency-Key the request can be repeated safely.",
 	}, s.submitTask)
 	handle(s, operation{
-		id: "submitTasks", method: http.MethodPost, path: "/v1/tasks/batch", permission: policy.TaskSubmit, tag: "Tasks",
+		id: "submitTasks", action: "task.submit", method: http.MethodPost, path: "/v1/tasks/batch", permission: policy.TaskSubmit, tag: "Tasks",
 		summary: "Submit up to 1,000 tasks, all or none", status: http.StatusCreated,
 		errors: []int{http.StatusConflict, http.StatusUnprocessableEntity},
 	}, s.submitTasks)
 	handle(s, operation{
-		id: "listTasks", method: http.MethodGet, path: "/v1/tasks", permission: policy.TaskRead, tag: "Tasks",
+		id: "listTasks", action: "task.list", method: http.MethodGet, path: "/v1/tasks", permission: policy.TaskRead, tag: "Tasks",
 		summary: "List tasks, newest first", errors: []int{http.StatusUnprocessableEntity},
 	}, s.listTasks)
 	handle(s, operation{
-		id: "getTask", method: http.MethodGet, path: "/v1/tasks/{id}", permission: policy.TaskRead, tag: "Tasks",
+		id: "getTask", action: "task.read", method: http.MethodGet, path: "/v1/tasks/{id}", permission: policy.TaskRead, tag: "Tasks",
 		summary: "Get a task", errors: []int{http.StatusNotFound, http.StatusUnprocessableEntity},
 	}, s.getTask)
 	handle(s, operation{
-		id: "updateTask", method: http.MethodPatch, path: "/v1/tasks/{id}", permission: policy.TaskSubmit, tag: "Tasks",
+		id: "updateTask", action: "task.update", method: http.MethodPatch, path: "/v1/tasks/{id}", permission: policy.TaskSubmit, tag: "Tasks",
 		summary: "Report on a manual task", errors: []int{http.StatusNotFound, http.StatusConflict, http.StatusUnprocessableEntity, http.StatusTooManyRequests},
 		detail: "Only for tasks with dispatch manual, by whoever submitted them. A step that the status machine does not have is answered with 409 invalid-transition.",
 	}, s.updateTask)
 	handle(s, operation{
-		id: "cancelTask", method: http.MethodPost, path: "/v1/tasks/{id}/cancel", permission: policy.TaskCancel, tag: "Tasks",
+		id: "cancelTask", action: "task.cancel", method: http.MethodPost, path: "/v1/tasks/{id}/cancel", permission: policy.TaskCancel, tag: "Tasks",
 		summary: "Cancel a task and its open descendants", errors: []int{http.StatusNotFound, http.StatusConflict, http.StatusUnprocessableEntity},
 		detail: "The worker that runs it stops the agent. A terminal task is answered with 409 invalid-transition.",
 	}, s.cancelTask)
 	handle(s, operation{
-		id: "listTaskEvents", method: http.MethodGet, path: "/v1/tasks/{id}/events", permission: policy.TaskRead, tag: "Tasks",
+		id: "listTaskEvents", action: "task.read", method: http.MethodGet, path: "/v1/tasks/{id}/events", permission: policy.TaskRead, tag: "Tasks",
 		summary: "List the history of a task, oldest first", errors: []int{http.StatusNotFound, http.StatusUnprocessableEntity},
 	}, s.listTaskEvents)
 }
