@@ -33,7 +33,10 @@ const (
 	// numbers. Each client begins at the present and goes on by a millisecond
 	// with each task; what tells tasks of a millisecond apart is chance.
 	taskID = sqlText("('0' || to_hex(:high::bigint) || to_hex(:low::bigint))::uuid")
-	nextID = "\\set high :high + 65536\n" +
+	// entryID is that of an audit entry about the task.
+	entryID   = sqlText("('0' || to_hex(:high::bigint) || to_hex(:entry::bigint))::uuid")
+	nextEntry = "\\set entry random(-9223372036854775807, -4611686018427387905)\n"
+	nextID    = "\\set high :high + 65536\n" +
 		"\\set low random(-9223372036854775807, -4611686018427387905)\n"
 )
 
@@ -84,11 +87,12 @@ func (s *script) submit(n api.NewTask) {
 		runAfter = array(n.RunAfter.Format("2006-01-02 15:04:05Z07:00"))
 	}
 	empty := array("")
-	s.text.WriteString(nextID)
-	s.add(task.InsertSQL,
-		"ARRAY["+taskID+"]", array(n.Description), array(n.Input), array(n.AgentID), empty, empty, empty,
+	s.text.WriteString(nextID + nextEntry)
+	s.add(task.InsertSQL, append([]any{
+		"ARRAY[" + taskID + "]", array(n.Description), array(n.Input), array(n.AgentID), empty, empty, empty,
 		empty, empty, "{NULL}", array("{}"), array(string(n.Dispatch)), "{0}", runAfter, "{0}",
-		"{1}", array("{}"), "{NULL}", "{0}", array("local"), empty, "{0}", "{NULL}", "{}")
+		"{1}", array("{}"), "{NULL}", "{0}", array("local"), empty, "{0}", "{NULL}", "{}",
+	}, entry("task.submit")...)...)
 }
 
 // reachable says from which statuses the steps of a lifecycle lead on, as the
@@ -116,16 +120,28 @@ func (s *script) update(p api.TaskPatch) {
 	if p.Output != nil {
 		output = *p.Output
 	}
+	s.text.WriteString(nextEntry)
 	if status.Terminal() {
 		s.text.WriteString("\\startpipeline\n")
 	}
-	s.add(task.ChangeSQL,
+	s.add(task.ChangeSQL, append([]any{
 		taskID, null, "local", reachable[status], string(status),
 		"", progress, output, null, "false", "false", "1",
-		array(event), array(p.Message), eventProgress, "{NULL}", strconv.Itoa(task.MaxEvents))
+		array(event), array(p.Message), eventProgress, "{NULL}", strconv.Itoa(task.MaxEvents), "", "true",
+	}, entry("task.update")...)...)
 	if status.Terminal() {
 		s.add(task.SettleSQL, "ARRAY["+taskID+"]")
 		s.text.WriteString("\\endpipeline\n")
+	}
+}
+
+// entry are the arguments for the audit entry of an action on the task.
+func entry(action string) []any {
+	empty := array("")
+	return []any{
+		"ARRAY[" + entryID + "]", sqlText("ARRAY[now()]"), "{0}", array("local"), empty, empty, empty, array(action), array("task"),
+		"ARRAY[" + taskID + "::text]", array("allowed"), array("permission"), empty, array("role developer grants task:submit"),
+		array("0123456789abcdef"), array("127.0.0.1"), "{NULL}",
 	}
 }
 

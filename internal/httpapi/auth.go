@@ -35,11 +35,14 @@ type Identity interface {
 	Authenticate(ctx context.Context, r identity.Request) (policy.Caller, error)
 	// Valid returns the caller as it is by now.
 	Valid(ctx context.Context, c policy.Caller) (policy.Caller, error)
+	Sessions
 }
 
 // Policies decides.
 type Policies interface {
 	Decide(ctx context.Context, c policy.Caller, r policy.Request) (policy.Decision, error)
+	// Policy returns what holds in a project; "" is in none.
+	Policy(ctx context.Context, projectID string) (*policy.Policy, error)
 }
 
 // Recorder keeps denials.
@@ -104,10 +107,10 @@ func (s *Server) caller(r *http.Request) (policy.Caller, error) {
 	case cred.bearer != "" && s.access.Token != "" && equal(cred.bearer, s.access.Token):
 		c = Operator
 	default:
+		o := requestOf(r.Context()).origin
 		c, err = s.identity.Authenticate(r.Context(), identity.Request{
-			Bearer: cred.bearer, Cookie: cred.cookie, Ticket: cred.ticket, Proof: r.Header.Get("DPoP"),
-			Method: r.Method, URL: s.urlOf(r), Local: peer.Local,
-			Address: peer.String(), RequestID: RequestID(r.Context()), UserAgent: r.UserAgent(),
+			Bearer: cred.bearer, Cookie: cred.cookie, Ticket: cred.ticket, Proof: o.Proof, Method: o.Method, URL: o.URL,
+			Local: o.Local, Address: o.Address, RequestID: o.RequestID, UserAgent: o.UserAgent,
 		})
 	}
 	c.RequestID, c.Address, c.Local = RequestID(r.Context()), peer.String(), peer.Local
@@ -154,6 +157,12 @@ func (s *Server) authorize(ctx huma.Context, next func(huma.Context)) {
 func (s *Server) admitted(r *http.Request, operation map[string]any, id string) (policy.Caller, *Problem) {
 	permission, action := operation[permissionOf].(policy.Permission), operation[actionOf].(string)
 	ctx, peer := r.Context(), edge.PeerOf(r.Context())
+	req := requestOf(ctx)
+	req.peerKey = peer.Key()
+	req.origin = identity.Origin{
+		Local: peer.Local, Address: peer.String(), RequestID: req.id, UserAgent: r.UserAgent(),
+		Proof: r.Header.Get("DPoP"), Method: r.Method, URL: s.urlOf(r),
+	}
 	if permission == policy.Public {
 		return policy.Caller{RequestID: RequestID(ctx), Address: peer.String(), Local: peer.Local},
 			s.limited(s.limits.anonymous, peer.Key())

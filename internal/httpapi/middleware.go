@@ -16,6 +16,8 @@ import (
 
 	"github.com/go-chi/chi/v5"
 	"github.com/go-chi/chi/v5/middleware"
+
+	"github.com/coderclaw/runtime/internal/identity"
 )
 
 type contextKey int
@@ -28,6 +30,9 @@ const (
 // request is what goes along with each request.
 type request struct {
 	id string
+	// origin is where it comes from, and peerKey what limits go by.
+	origin  identity.Origin
+	peerKey string
 	// stream, if a handler sets it, sends the answer once the handler has
 	// returned. Thousands of streams wait at the same time, and within a
 	// handler each would keep its deep stack.

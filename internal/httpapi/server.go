@@ -129,6 +129,7 @@ func New(o Options) (*Server, error) {
 	s.api.UseMiddleware(s.authorize)
 	s.registerTasks()
 	s.registerStreams()
+	s.registerSessions()
 	s.registerRegistry()
 	s.registerSystem()
 	describeObjects(s.api.OpenAPI().Components.Schemas.Map())

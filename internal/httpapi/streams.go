@@ -121,6 +121,7 @@ func parseCursor(s string) (p task.Position, ok bool) {
 type ResumeInput struct {
 	LastEventID string `header:"Last-Event-ID" maxLength:"64" doc:"The id of the last event that was seen; what follows it is sent, without a snapshot. EventSource sends it by itself when it reconnects."`
 	After       string `query:"after" maxLength:"64" doc:"As Last-Event-ID, which wins if both are given. 0 replays all."`
+	Ticket      string `query:"ticket" maxLength:"128" doc:"Of POST /v1/stream-tickets, instead of a credential in a header."`
 }
 
 // from is the id to resume after, or "" for a new follower, and where it came

@@ -37,13 +37,20 @@ func (s *Server) getStatus(ctx context.Context, _ policy.Caller, _ *struct{}) (*
 	return &struct{ Body api.Status }{st}, nil
 }
 
-func (s *Server) getMe(_ context.Context, c policy.Caller, _ *struct{}) (*struct{ Body api.Me }, error) {
-	me := api.Me{UserID: c.UserID, Roles: []string{}, Permissions: []string{}}
+func (s *Server) getMe(ctx context.Context, c policy.Caller, _ *struct{}) (*struct{ Body api.Me }, error) {
+	me := api.Me{
+		UserID: c.UserID, Roles: []string{}, Permissions: []string{}, SessionID: c.SessionID,
+		ProjectID: c.ProjectID, AllProjects: c.AllProjects, DeviceID: c.DeviceID, DeviceTrust: c.Trust.String(),
+	}
 	for _, r := range c.Roles {
 		me.Roles = append(me.Roles, string(r))
 	}
-	for _, p := range c.Permissions() {
-		me.Permissions = append(me.Permissions, string(p))
+	p, err := s.policies.Policy(ctx, c.ProjectID)
+	if err != nil {
+		return nil, err
+	}
+	for _, held := range p.Permissions(c) {
+		me.Permissions = append(me.Permissions, string(held))
 	}
 	return &struct{ Body api.Me }{me}, nil
 }

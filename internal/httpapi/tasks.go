@@ -2,7 +2,6 @@ package httpapi
 
 import (
 	"context"
-	"encoding/base64"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -149,15 +148,9 @@ func (s *Server) listTasks(ctx context.Context, c policy.Caller, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	before := uuid.Max
-	if in.Cursor != "" {
-		raw, err := base64.RawURLEncoding.DecodeString(in.Cursor)
-		if err == nil {
-			before, err = uuid.FromBytes(raw)
-		}
-		if err != nil {
-			return nil, badCursor()
-		}
+	before, err := in.before()
+	if err != nil {
+		return nil, err
 	}
 	tasks, more, err := s.tasks.List(ctx, c, f, before, in.Limit)
 	if err != nil {
@@ -165,8 +158,7 @@ func (s *Server) listTasks(ctx context.Context, c policy.Caller, in *struct {
 	}
 	list := api.TaskList{}
 	if more {
-		last := tasks[len(tasks)-1].ID
-		list.NextCursor = base64.RawURLEncoding.EncodeToString(last[:])
+		list.NextCursor = after(tasks[len(tasks)-1].ID)
 	}
 	list.Items = wireTasks(tasks)
 	return &struct{ Body api.TaskList }{list}, nil

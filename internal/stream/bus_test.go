@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coderclaw/runtime/internal/postgres"
 	"github.com/coderclaw/runtime/internal/postgres/pgtest"
 	"github.com/coderclaw/runtime/internal/stream"
 )
@@ -74,7 +75,7 @@ func TestSignalsReachAllServersOfADatabase(t *testing.T) {
 
 func TestALostConnectionIsMadeAnewAndSaidSo(t *testing.T) {
 	t.Parallel()
-	pool := pgtest.DB(t)
+	pool := pgtest.DB(t, postgres.As("none"))
 	ctx, cancel := context.WithCancel(context.Background())
 	bus, heard := stream.NewPostgres(pool, slog.New(slog.DiscardHandler)), make(ears, 100)
 	bus.Subscribe(func(s stream.Signal) { heard <- s })
