@@ -123,20 +123,18 @@ func (s *Service) recheck(ctx context.Context) error {
 // place puts a new task into the caller's project and session. One that the
 // caller is not confined to is as good as not there.
 func (n *New) place(c policy.Caller, at string) (bad []fault.Field) {
-	if c.AllProjects {
-		return nil
+	// Whoever has no session may write down one of their own making.
+	if n.SessionID == "" {
+		n.SessionID = c.SessionID
+	}
+	if n.SessionID != c.SessionID && (c.SessionID != "" || !c.AllProjects) {
+		bad = append(bad, fault.Field{Path: at + ".sessionId", Message: "must be the session that submits"})
 	}
 	if n.ProjectID == "" {
 		n.ProjectID = c.ProjectID
 	}
-	if n.SessionID == "" {
-		n.SessionID = c.SessionID
-	}
-	if n.ProjectID != c.ProjectID {
+	if n.ProjectID != c.ProjectID && !c.AllProjects {
 		bad = append(bad, fault.Field{Path: at + ".projectId", Message: "no such project"})
-	}
-	if n.SessionID != c.SessionID {
-		bad = append(bad, fault.Field{Path: at + ".sessionId", Message: "must be the session that submits"})
 	}
 	return bad
 }
