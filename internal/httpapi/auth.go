@@ -36,6 +36,9 @@ type Identity interface {
 	// Valid returns the caller as it is by now.
 	Valid(ctx context.Context, c policy.Caller) (policy.Caller, error)
 	Sessions
+	Memories
+	Accounts
+	Devices
 }
 
 // Policies decides.

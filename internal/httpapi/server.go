@@ -33,6 +33,7 @@ type Options struct {
 	Identity Identity
 	Policies Policies
 	Recorder Recorder
+	Audit    AuditLog
 	// PublicURL is how clients reach the server, without a slash at its end.
 	PublicURL string
 	// Proxies are believed when they name their client.
@@ -61,6 +62,7 @@ type Server struct {
 	identity  Identity
 	policies  Policies
 	recorder  Recorder
+	audit     AuditLog
 	publicURL string
 	limits    limits
 	ready     func(context.Context) error
@@ -87,7 +89,7 @@ type Server struct {
 func New(o Options) (*Server, error) {
 	s := &Server{
 		tasks: o.Tasks, registry: o.Registry, access: o.Access, ready: o.Ready,
-		identity: o.Identity, policies: o.Policies, recorder: o.Recorder, publicURL: o.PublicURL, limits: newLimits(o.Limits),
+		identity: o.Identity, policies: o.Policies, recorder: o.Recorder, audit: o.Audit, publicURL: o.PublicURL, limits: newLimits(o.Limits),
 		metrics: newMetrics(o.Metrics), log: o.Log, version: o.Version, mode: o.Mode,
 		started: time.Now(), router: chi.NewMux(), stopping: make(chan struct{}), writeTimeout: writeTimeout,
 	}
@@ -130,6 +132,11 @@ func New(o Options) (*Server, error) {
 	s.registerTasks()
 	s.registerStreams()
 	s.registerSessions()
+	s.registerMemory()
+	s.registerAccounts()
+	s.registerDevices()
+	s.registerGovernance()
+	s.registerAudit()
 	s.registerRegistry()
 	s.registerSystem()
 	describeObjects(s.api.OpenAPI().Components.Schemas.Map())

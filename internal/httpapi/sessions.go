@@ -12,7 +12,6 @@ import (
 	"github.com/coderclaw/runtime/api"
 	"github.com/coderclaw/runtime/internal/fault"
 	"github.com/coderclaw/runtime/internal/identity"
-	"github.com/coderclaw/runtime/internal/identity/provider"
 	"github.com/coderclaw/runtime/internal/policy"
 )
 
@@ -316,10 +315,10 @@ func (s *Server) endLogin(ctx context.Context, e identity.LoginEnd) (out *opened
 	err = s.guess(ctx, func() error {
 		opened, err := s.identity.FinishLogin(ctx, e, requestOf(ctx).origin)
 		switch {
-		case errors.Is(err, provider.ErrAuthorizationPending):
+		case errors.Is(err, identity.ErrAuthorizationPending):
 			out = &openedOutput{Status: http.StatusAccepted}
 			return nil
-		case errors.Is(err, provider.ErrSlowDown):
+		case errors.Is(err, identity.ErrSlowDown):
 			return tooMany(slowDown)
 		}
 		out = s.opened(opened)

@@ -32,6 +32,13 @@ const (
 	deviceStage  = "device"
 )
 
+// What FinishLogin returns while the person has not decided yet.
+var (
+	ErrAuthorizationPending = provider.ErrAuthorizationPending
+	// ErrSlowDown also asks for five seconds more between all attempts to come.
+	ErrSlowDown = provider.ErrSlowDown
+)
+
 // NewLogin is a login at a provider that is to begin.
 type NewLogin struct {
 	Provider string // a name that Logins returns
@@ -169,9 +176,8 @@ type LoginEnd struct {
 
 // FinishLogin opens the session of a login: by browser once, well or badly; by
 // device when the person has decided. Until then it returns
-// [provider.ErrAuthorizationPending], or [provider.ErrSlowDown] when the
-// interval is to grow by five seconds; however often it is asked, the provider
-// is asked no more than it wants.
+// ErrAuthorizationPending or ErrSlowDown; however often it is asked, the
+// provider is asked no more than it wants.
 //
 // Faults: as of OpenSession.
 func (s *Service) FinishLogin(ctx context.Context, e LoginEnd, o Origin) (Opened, error) {

@@ -1,0 +1,6 @@
+package httpapi
+
+// AuditLog is the record of decisions.
+type AuditLog interface{}
+
+func (s *Server) registerAudit() {}
