@@ -15,6 +15,8 @@ type NewSession struct {
 	Token    string `json:"token,omitempty" maxLength:"16384" doc:"A token of a configured OpenID Connect issuer, GitHub Actions included."`
 
 	DeviceID       string   `json:"deviceId,omitempty" maxLength:"64" doc:"The device that the request's DPoP proof is of."`
+	DeviceName     string   `json:"deviceName,omitempty" maxLength:"200" doc:"Makes the key of the request's DPoP proof a device of the user's: what people call it."`
+	EnrolmentCode  string   `json:"enrolmentCode,omitempty" maxLength:"128" doc:"An enrolment code, with which that device is verified."`
 	ProjectID      string   `json:"projectId,omitempty" maxLength:"128" doc:"Confines the session to a project."`
 	Roles          []string `json:"roles,omitempty" maxItems:"64" doc:"Narrows the session to these of the user's roles."`
 	ExpiresSeconds int      `json:"expiresSeconds,omitempty" minimum:"0" doc:"How long the session is to live; 0: the server's default."`
@@ -123,6 +125,9 @@ type FinishLogin struct {
 	Code         string `json:"code,omitempty" maxLength:"2048" doc:"With browser: what the provider sent along to redirectUrl."`
 	State        string `json:"state,omitempty" maxLength:"256" doc:"With browser: what the provider sent along to redirectUrl."`
 	CodeVerifier string `json:"codeVerifier,omitempty" maxLength:"128" doc:"With browser: that of codeChallenge."`
+
+	DeviceName    string `json:"deviceName,omitempty" maxLength:"200" doc:"As in NewSession."`
+	EnrolmentCode string `json:"enrolmentCode,omitempty" maxLength:"128" doc:"As in NewSession."`
 }
 
 // LoginProviders answers GET /v1/logins/providers.

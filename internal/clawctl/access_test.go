@@ -131,8 +131,9 @@ func newGate(t *testing.T) *gate {
 func (g *gate) open(w http.ResponseWriter, r *http.Request, status int) {
 	g.n++
 	g.thumbprint = ""
-	kind := "Bearer"
+	kind, device := "Bearer", ""
 	if raw := r.Header.Get("DPoP"); raw != "" {
+		device = "d1"
 		proof, err := dpop.Verify(raw, r.Method, g.URL+r.URL.Path, "", now)
 		if err != nil {
 			g.faults = append(g.faults, err.Error())
@@ -140,7 +141,7 @@ func (g *gate) open(w http.ResponseWriter, r *http.Request, status int) {
 		kind, g.thumbprint = "DPoP", proof.Thumbprint
 	}
 	writeJSON(w, status, api.OpenedSession{
-		Session:     api.Session{ID: "s1", UserID: "local:ann", ProjectID: "web", KeyBound: kind == "DPoP", CreatedAt: now, ExpiresAt: now.Add(12 * time.Hour)},
+		Session:     api.Session{ID: "s1", UserID: "local:ann", ProjectID: "web", DeviceID: device, KeyBound: kind == "DPoP", CreatedAt: now, ExpiresAt: now.Add(12 * time.Hour)},
 		AccessToken: fmt.Sprintf("access%d", g.n), RefreshToken: fmt.Sprintf("ccr_%d", g.n), TokenType: kind, ExpiresIn: g.expiresIn,
 	})
 }
@@ -588,6 +589,37 @@ func TestAnEnrolledMachineBindsItsSessions(t *testing.T) {
 		t.Errorf("the session is bound to %q", g.thumbprint)
 	}
 	ann.fails(t, "this machine has no key", "device", "forget")
+}
+
+func TestALoginCanMakeTheMachineADevice(t *testing.T) {
+	t.Parallel()
+	g := newGate(t)
+	ann := g.person(t)
+	with := func(args ...string) []string { return append(append([]string{}, byPassword...), args...) }
+	for flag, text := range map[string]string{"--enrolment-code": "this machine has no key yet", "--device-name": "goes with --enroll"} {
+		if got := ann.run(t, with(flag, "x")...); got.code != exitUsage || !strings.Contains(got.stderr, text) {
+			t.Errorf("%s alone: got %+v", flag, got)
+		}
+	}
+	ann.succeeds(t, with("--enroll", "--device-name", "ann's laptop", "--enrolment-code", "cce_1")...)
+	if n := g.opened[len(g.opened)-1]; n.DeviceName != "ann's laptop" || n.EnrolmentCode != "cce_1" || g.thumbprint == "" {
+		t.Errorf("asked for %+v, with the key %q", n, g.thumbprint)
+	}
+	thumbprint := g.thumbprint
+	ann.succeeds(t, "whoami")
+	ann.fails(t, "is device d1 already", with("--enroll")...)
+	ann.succeeds(t, byPassword...)
+	if g.thumbprint != thumbprint {
+		t.Errorf("the next session is bound to %q", g.thumbprint)
+	}
+
+	g.providers = []api.LoginProvider{{Name: "corp", Flows: []string{"device"}}}
+	g.login = api.Login{ID: "l1", UserCode: "ABCD", VerificationURL: "https://login.example.com/device", IntervalSeconds: 1, ExpiresAt: now.Add(time.Hour)}
+	bob := g.person(t)
+	bob.succeeds(t, "login", "--enroll", "--device-name", "bob's desk")
+	if f := g.finished[0]; f.DeviceName != "bob's desk" || g.started[0].Session.DeviceName != "" {
+		t.Errorf("ended with %+v, begun with %+v", f, g.started[0])
+	}
 }
 
 func TestWhatIsKeptIsNotPrinted(t *testing.T) {

@@ -79,10 +79,8 @@ func (c *cli) enroll(ctx context.Context, name, code string) error {
 	if err != nil {
 		return err
 	}
-	if name == "" {
-		if name, err = os.Hostname(); err != nil {
-			return usagef("this machine has no name: give it one with --name")
-		}
+	if name, err = machineName(name); err != nil {
+		return err
 	}
 	if a.kept.DeviceKey != "" {
 		return alreadyDevice(a.kept)
@@ -118,6 +116,18 @@ func (c *cli) enroll(ctx context.Context, name, code string) error {
 		c.out.printf("%s is %s\n", cleanLine(device.ID), cleanLine(device.Trust))
 		c.err.printf("Log in again, so that your session is bound to this device.\n")
 	})
+}
+
+// machineName is what people call this machine, unless they say otherwise.
+func machineName(name string) (string, error) {
+	if name != "" {
+		return name, nil
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		return "", usagef("this machine has no name: give it one")
+	}
+	return name, nil
 }
 
 func alreadyDevice(kept *credentials) error {

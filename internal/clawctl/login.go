@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/coderclaw/runtime/api"
+	"github.com/coderclaw/runtime/internal/identity/dpop"
 )
 
 type loginFlags struct {
@@ -22,6 +23,9 @@ type loginFlags struct {
 	code          string
 	actions       bool
 	audience      string
+	enroll        bool
+	deviceName    string
+	enrolment     string
 	session       api.NewSession // what it is to be
 }
 
@@ -41,6 +45,7 @@ GitHub, with --github-actions in a job with the permission "id-token: write".`,
   clawctl login --provider github --project web
   clawctl login --user ann --password-stdin < password
   clawctl login --user ann --code ccb_…     # the first administrator
+  clawctl login --enroll --enrolment-code cce_…   # where only known devices are let in
   clawctl login --github-actions --project web`,
 		Args: none,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.login(cmd.Context(), &f) },
@@ -53,8 +58,13 @@ GitHub, with --github-actions in a job with the permission "id-token: write".`,
 	flags.StringVar(&f.code, "code", "", "the one-time `code` that the server has printed: makes the account, of the first administrator")
 	flags.BoolVar(&f.actions, "github-actions", false, "log in as the GitHub Actions job that this runs in")
 	flags.StringVar(&f.audience, "audience", "", "with --github-actions: the audience that the server's rule names (default its address)")
+	flags.BoolVar(&f.enroll, "enroll", false, "give this machine a key, make it a device of yours, and bind the session to it")
+	flags.StringVar(&f.deviceName, "device-name", "", "with --enroll: what people call this machine (default its host name)")
+	flags.StringVar(&f.enrolment, "enrolment-code", "", "a `code` from an administrator, with which this machine is verified")
 	flags.StringVar(&f.session.ProjectID, "project", "", "`id` of the project that the session is confined to")
 	cmd.MarkFlagsMutuallyExclusive("provider", "github-actions")
+	cmd.MarkFlagsMutuallyExclusive("enroll", "github-actions")
+	cmd.MarkFlagsMutuallyExclusive("enrolment-code", "github-actions")
 	return cmd
 }
 
@@ -66,12 +76,19 @@ func (c *cli) login(ctx context.Context, f *loginFlags) error {
 	if _, err := a.load(ctx); err != nil {
 		return err
 	}
+	key, err := a.enrolling(f)
+	if err != nil {
+		return err
+	}
 	opened, err := c.openSession(ctx, a.bare, f)
 	if err != nil {
 		return loginError{err}
 	}
 	if err := a.change(ctx, func(kept *credentials) error {
 		kept.opened(opened, c.now())
+		if key != "" {
+			kept.DeviceID, kept.DeviceKey = opened.Session.DeviceID, key
+		}
 		return nil
 	}); err != nil {
 		return fmt.Errorf("the server has opened session %s, but %w", opened.Session.ID, err)
@@ -87,6 +104,29 @@ func (c *cli) login(ctx context.Context, f *loginFlags) error {
 		}
 		c.out.printf("%s until %s\n", cleanLine(text), s.ExpiresAt.In(c.zone).Format(time.RFC3339))
 	})
+}
+
+// enrolling gives the account a key, if the login is to make this machine a
+// device, and returns it to be kept.
+func (a *account) enrolling(f *loginFlags) (key string, err error) {
+	switch {
+	case !f.enroll && f.deviceName != "":
+		return "", usagef("--device-name goes with --enroll")
+	case !f.enroll && f.enrolment != "" && a.signer == nil:
+		return "", usagef("this machine has no key yet: --enroll makes one")
+	case !f.enroll:
+		return "", nil
+	case a.signer != nil:
+		return "", alreadyDevice(a.kept)
+	}
+	if f.deviceName, err = machineName(f.deviceName); err != nil {
+		return "", err
+	}
+	if a.signer, err = dpop.GenerateEd25519(); err != nil {
+		return "", err
+	}
+	text, err := a.signer.Marshal()
+	return string(text), err
 }
 
 // loginError is why a login did not succeed, for which another login is no
@@ -127,9 +167,9 @@ func (c *cli) openSession(ctx context.Context, client *api.Client, f *loginFlags
 	case has("password"):
 		return c.loginByPassword(ctx, client, f)
 	case has("device") && (f.deviceFlow || !has("browser") || !c.hasBrowser()):
-		return c.loginByDeviceFlow(ctx, client, p.Name, f.session)
+		return c.loginByDeviceFlow(ctx, client, p.Name, f)
 	case has("browser") && !f.deviceFlow:
-		return c.loginByBrowser(ctx, client, p.Name, f.session)
+		return c.loginByBrowser(ctx, client, p.Name, f)
 	}
 	return api.OpenedSession{}, fmt.Errorf("provider %s has no such login: it has %s", p.Name, strings.Join(p.Flows, ", "))
 }
@@ -159,8 +199,15 @@ func (c *cli) chooseProvider(ctx context.Context, client *api.Client, f *loginFl
 	return api.LoginProvider{}, usagef("--provider %s: the server has %s", f.provider, strings.Join(names, ", "))
 }
 
-func (c *cli) loginByPassword(ctx context.Context, client *api.Client, f *loginFlags) (opened api.OpenedSession, err error) {
+// newSession is what to ask for where the credential goes along at once.
+func (f *loginFlags) newSession() api.NewSession {
 	n := f.session
+	n.DeviceName, n.EnrolmentCode = f.deviceName, f.enrolment
+	return n
+}
+
+func (c *cli) loginByPassword(ctx context.Context, client *api.Client, f *loginFlags) (opened api.OpenedSession, err error) {
+	n := f.newSession()
 	n.Login, n.Code = f.user, f.code
 	if n.Login == "" {
 		if f.passwordStdin {
@@ -180,7 +227,7 @@ func (c *cli) loginByPassword(ctx context.Context, client *api.Client, f *loginF
 const apiKeyPrefix = "ccl_"
 
 func (c *cli) loginByToken(ctx context.Context, client *api.Client, f *loginFlags) (api.OpenedSession, error) {
-	n := f.session
+	n := f.newSession()
 	if token := c.givenToken(); strings.HasPrefix(token, apiKeyPrefix) {
 		n.APIKey = token
 	} else {
@@ -193,8 +240,8 @@ func (c *cli) loginByToken(ctx context.Context, client *api.Client, f *loginFlag
 // say (RFC 8628, section 3.5).
 const defaultInterval = 5 * time.Second
 
-func (c *cli) loginByDeviceFlow(ctx context.Context, client *api.Client, provider string, session api.NewSession) (api.OpenedSession, error) {
-	login, err := client.StartLogin(ctx, api.NewLogin{Provider: provider, Flow: "device", Session: session})
+func (c *cli) loginByDeviceFlow(ctx context.Context, client *api.Client, provider string, f *loginFlags) (api.OpenedSession, error) {
+	login, err := client.StartLogin(ctx, api.NewLogin{Provider: provider, Flow: "device", Session: f.session})
 	if err != nil {
 		return api.OpenedSession{}, err
 	}
@@ -214,7 +261,7 @@ func (c *cli) loginByDeviceFlow(ctx context.Context, client *api.Client, provide
 		if c.now().After(login.ExpiresAt) {
 			return api.OpenedSession{}, errors.New("the code has expired: log in again")
 		}
-		opened, err := client.FinishLogin(ctx, api.FinishLogin{ID: login.ID})
+		opened, err := client.FinishLogin(ctx, api.FinishLogin{ID: login.ID, DeviceName: f.deviceName, EnrolmentCode: f.enrolment})
 		var answer *api.Error
 		switch {
 		case errors.Is(err, api.ErrLoginPending):

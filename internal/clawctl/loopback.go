@@ -24,7 +24,7 @@ const browserPatience = 5 * time.Minute
 // loginByBrowser sends the person to the provider and waits for the browser to
 // come back to this machine (RFC 8252, section 7.3). The provider's code is
 // worth nothing without the verifier (RFC 7636), which stays here.
-func (c *cli) loginByBrowser(ctx context.Context, client *api.Client, provider string, session api.NewSession) (api.OpenedSession, error) {
+func (c *cli) loginByBrowser(ctx context.Context, client *api.Client, provider string, f *loginFlags) (api.OpenedSession, error) {
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return api.OpenedSession{}, fmt.Errorf("wait for the browser: %w", err)
@@ -34,7 +34,7 @@ func (c *cli) loginByBrowser(ctx context.Context, client *api.Client, provider s
 	challenge := sha256.Sum256([]byte(verifier))
 	login, err := client.StartLogin(ctx, api.NewLogin{
 		Provider: provider, Flow: "browser", RedirectURL: "http://" + l.Addr().String() + callbackPath,
-		CodeChallenge: base64.RawURLEncoding.EncodeToString(challenge[:]), Session: session,
+		CodeChallenge: base64.RawURLEncoding.EncodeToString(challenge[:]), Session: f.session,
 	})
 	if err != nil {
 		return api.OpenedSession{}, err
@@ -57,7 +57,9 @@ func (c *cli) loginByBrowser(ctx context.Context, client *api.Client, provider s
 	ctx, cancel := context.WithTimeoutCause(ctx, min(browserPatience, login.ExpiresAt.Sub(c.now())), errors.New("nobody has logged in in time"))
 	defer cancel()
 	return serveCallback(ctx, l, state, func(code string) (api.OpenedSession, error) {
-		return client.FinishLogin(ctx, api.FinishLogin{ID: login.ID, Code: code, State: state, CodeVerifier: verifier})
+		return client.FinishLogin(ctx, api.FinishLogin{
+			ID: login.ID, Code: code, State: state, CodeVerifier: verifier, DeviceName: f.deviceName, EnrolmentCode: f.enrolment,
+		})
 	})
 }
 

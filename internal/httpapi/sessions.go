@@ -125,7 +125,7 @@ func (s *Server) guess(ctx context.Context, try func() error) error {
 func opening(n api.NewSession) identity.Opening {
 	o := identity.Opening{
 		Credential: identity.Credential{Login: n.Login, Password: n.Password, Code: n.Code, APIKey: n.APIKey, Token: n.Token},
-		DeviceID:   n.DeviceID, ProjectID: n.ProjectID, TTL: time.Duration(n.ExpiresSeconds) * time.Second, Browser: n.Browser,
+		DeviceID:   n.DeviceID, Enrol: identity.DeviceEnrolment{Name: n.DeviceName, Code: n.EnrolmentCode}, ProjectID: n.ProjectID, TTL: time.Duration(n.ExpiresSeconds) * time.Second, Browser: n.Browser,
 	}
 	for _, r := range n.Roles {
 		o.Roles = append(o.Roles, policy.Role(r))
@@ -308,7 +308,10 @@ func (s *Server) finishLogin(ctx context.Context, _ policy.Caller, in *struct {
 	ProofInput
 	Body api.FinishLogin
 }) (*openedOutput, error) {
-	return s.endLogin(ctx, identity.LoginEnd{ID: in.Body.ID, Code: in.Body.Code, State: in.Body.State, CodeVerifier: in.Body.CodeVerifier})
+	return s.endLogin(ctx, identity.LoginEnd{
+		ID: in.Body.ID, Code: in.Body.Code, State: in.Body.State, CodeVerifier: in.Body.CodeVerifier,
+		Enrol: identity.DeviceEnrolment{Name: in.Body.DeviceName, Code: in.Body.EnrolmentCode},
+	})
 }
 
 func (s *Server) endLogin(ctx context.Context, e identity.LoginEnd) (out *openedOutput, err error) {

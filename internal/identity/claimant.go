@@ -40,6 +40,7 @@ type claimant struct {
 	expiresAt time.Time           // when the credential itself ends; zero: never
 	identity  *provider.Identity  // to remember the user by
 	oneUse    bool
+	invited   bool // by whoever runs the server, with the one-time code
 }
 
 func (cl *claimant) rolesIn(projectID string) []policy.Role {
@@ -58,7 +59,7 @@ func (s *Service) prove(ctx context.Context, cr Credential, o Origin) (*claimant
 	switch {
 	case cr.Code != "":
 		u, err := s.bootstrap(ctx, cr.Code, NewUser{Login: cr.Login, Password: cr.Password}, o)
-		return &claimant{userID: u.ID, method: localProvider, defaults: true}, err
+		return &claimant{userID: u.ID, method: localProvider, defaults: true, invited: true}, err
 	case cr.Login != "":
 		id := localUserID(cr.Login)
 		if !loginNameForm.MatchString(cr.Login) {

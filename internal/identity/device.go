@@ -65,6 +65,18 @@ type NewDevice struct {
 	Code string
 }
 
+func (s *Service) newDevice(userID, name string, key dpop.Key) Device {
+	return Device{
+		ID: uuid.Must(uuid.NewV7()), UserID: userID, Name: name, PublicKey: key.JWK(), Thumbprint: key.Thumbprint(), CreatedAt: s.now().UTC(),
+	}
+}
+
+func (d Device) enrolled() act { return act{"device.enroll", "device", d.ID.String()} }
+
+func (d Device) details() json.RawMessage {
+	return detail(map[string]any{"name": d.Name, "thumbprint": d.Thumbprint})
+}
+
 // Register makes a device of the caller's user known, untrusted unless there is
 // an enrolment code. What the user has opened with its key belongs to the device from then on.
 //
@@ -85,12 +97,9 @@ func (s *Service) Register(ctx context.Context, c policy.Caller, n NewDevice) (D
 	if err != nil {
 		return Device{}, err
 	}
-	device := Device{
-		ID: uuid.Must(uuid.NewV7()), UserID: c.UserID, Name: n.Name, PublicKey: key.JWK(), Thumbprint: key.Thumbprint(),
-		CreatedAt: s.now().UTC(),
-	}
-	err = s.changeAccess(ctx, c, act{"device.enroll", "device", device.ID.String()}, "", d, func(tx pgx.Tx, e *audit.Entry) error {
-		e.Details = detail(map[string]any{"name": device.Name, "thumbprint": device.Thumbprint})
+	device := s.newDevice(c.UserID, n.Name, key)
+	err = s.changeAccess(ctx, c, device.enrolled(), "", d, func(tx pgx.Tx, e *audit.Entry) error {
+		e.Details = device.details()
 		if err := s.possessed(ctx, tx, c, key, n.Possession); err != nil {
 			return err
 		}
@@ -99,15 +108,21 @@ func (s *Service) Register(ctx context.Context, c policy.Caller, n NewDevice) (D
 		}
 		return s.enrol(ctx, tx, c, device.ID, n.Code)
 	})
-	switch {
-	case postgres.Violates(err, "devices_thumbprint_key"):
-		return Device{}, fault.New(fault.Conflict, "the key is that of a device already")
-	case postgres.Violates(err, "devices_user_fkey"):
-		return Device{}, fault.New(fault.Conflict, "%s has no account that a device could belong to", c.UserID)
-	case err != nil:
-		return Device{}, err
+	if err != nil {
+		return Device{}, asDevice(err, c.UserID)
 	}
 	return s.Device(ctx, c, device.ID)
+}
+
+// asDevice says why a device cannot be stored, if that is the error.
+func asDevice(err error, userID string) error {
+	switch {
+	case postgres.Violates(err, "devices_thumbprint_key"):
+		return fault.New(fault.Conflict, "the key is that of a device already")
+	case postgres.Violates(err, "devices_user_fkey"):
+		return fault.New(fault.Conflict, "%s has no account that a device could belong to", userID)
+	}
+	return err
 }
 
 func (s *Service) insertDevice(ctx context.Context, tx pgx.Tx, d Device) error {

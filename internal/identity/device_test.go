@@ -133,6 +133,90 @@ func TestAnEnrolmentCodeIsGoodOnceAndForWhomItIs(t *testing.T) {
 	}
 }
 
+// onlyVerified lets nobody in whose device is not verified.
+const onlyVerified = "enforceTrust: true\ndeviceTrust: {minimumLevel: verified}\n"
+
+func TestWhereDevicesMustBeKnownTheFirstOneComesWithTheSession(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	admin := r.admin(t)
+	r.user(t, "ann", policy.Developer)
+	r.user(t, "bob", policy.Developer)
+	code := r.code(t, admin, identity.Enrolment{UserID: "local:ann"})
+	r.policies.set(t, onlyVerified)
+	laptop := key(t)
+	opening := func(e identity.DeviceEnrolment) identity.Opening {
+		o := byPassword("ann")
+		o.Origin, o.Enrol = r.proves(t, laptop, o.Origin), e
+		return o
+	}
+	refused := func(o identity.Opening, code fault.Code, message string) {
+		t.Helper()
+		_, err := r.OpenSession(t.Context(), o)
+		wantFault(t, err, code, message)
+		if n := r.count(t, `SELECT count(*) FROM devices`); n != 0 {
+			t.Errorf("%d devices came of a refused session", n)
+		}
+	}
+	unproven := byPassword("ann")
+	unproven.Enrol.Name = "laptop"
+	refused(unproven, fault.Invalid, "needs a proof")
+	refused(opening(identity.DeviceEnrolment{}), fault.Forbidden, "device")
+	refused(opening(identity.DeviceEnrolment{Name: "laptop"}), fault.Forbidden, "untrusted")
+	refused(opening(identity.DeviceEnrolment{Name: "laptop", Code: "cce_made-up"}), fault.Forbidden, "the code is not known")
+	refused(opening(identity.DeviceEnrolment{Code: code}), fault.Invalid, "deviceName")
+	stolen := opening(identity.DeviceEnrolment{Name: "laptop", Code: code})
+	stolen.Credential.Login = "bob"
+	refused(stolen, fault.Forbidden, "the code is not known")
+	stolen = opening(identity.DeviceEnrolment{Name: "laptop", Code: code})
+	stolen.Credential.Password = "a guess of the password"
+	refused(stolen, fault.Unauthenticated, "not accepted")
+
+	enrolment := identity.DeviceEnrolment{Name: "laptop", Code: code}
+	tries := []identity.Opening{opening(enrolment), opening(enrolment), opening(enrolment)}
+	opened := make([]identity.Opened, len(tries))
+	errs := together(len(tries), func(i int) (err error) {
+		opened[i], err = r.OpenSession(t.Context(), tries[i])
+		return err
+	})
+	if n := succeeded(errs); n != 1 {
+		t.Fatalf("%d of 3 used the code: %v", n, errs)
+	}
+	for i, err := range errs {
+		if err == nil {
+			c := r.caller(t, r.signs(t, laptop, bearer(opened[i].AccessToken)))
+			if c.DeviceID != opened[i].Session.DeviceID.String() || c.Trust != policy.Verified {
+				t.Errorf("the session's device: %+v", c)
+			}
+		}
+	}
+	for _, action := range []string{"device.enroll", "device.verify", "session.create"} {
+		if rows := r.audited(t, action); len(rows) == 0 {
+			t.Errorf("%s is not in the audit log", action)
+		}
+	}
+	r.open(t, opening(identity.DeviceEnrolment{})) // from now on its key is enough
+}
+
+func TestTheFirstAdministratorsDeviceIsVerifiedByTheOneTimeCode(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.policies.set(t, onlyVerified)
+	code, needed, err := r.EnsureBootstrap(t.Context())
+	if err != nil || !needed {
+		t.Fatal(needed, err)
+	}
+	laptop := key(t)
+	o := identity.Opening{
+		Credential: identity.Credential{Login: "root", Password: "correct horse battery staple", Code: code},
+		Origin:     r.proves(t, laptop, here), Enrol: identity.DeviceEnrolment{Name: "laptop"},
+	}
+	token := r.open(t, o).AccessToken
+	if c := r.caller(t, r.signs(t, laptop, bearer(token))); c.Trust != policy.Verified {
+		t.Errorf("trust is %s", c.Trust)
+	}
+}
+
 func TestADeviceIsBelievedByItsKeyAlone(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

@@ -2,6 +2,7 @@ package identity
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -147,6 +148,46 @@ func (s *Service) Verify(ctx context.Context, c policy.Caller, id uuid.UUID, cod
 	return s.Device(ctx, c, id)
 }
 
+// enrolProven makes the key of a session's proof a device of the claimant's, if
+// it is none, and verifies it if there is a code for that.
+func (s *Service) enrolProven(ctx context.Context, tx pgx.Tx, c policy.Caller, cl *claimant, known *uuid.UUID, proof *dpop.Proof, n DeviceEnrolment) (*uuid.UUID, error) {
+	if err := lockAccess(ctx, tx); err != nil {
+		return nil, err
+	}
+	note := func(a act, details json.RawMessage) error {
+		e := audit.NewEntry(c, a.action, a.resourceType, a.resourceID, policy.Decision{Allowed: true})
+		e.Details = details
+		return audit.Append(ctx, tx, e)
+	}
+	id := known
+	if id == nil {
+		if n.Name == "" {
+			return nil, fault.InvalidFields([]fault.Field{{Path: "deviceName", Message: "is required for a key that is no device's yet"}})
+		}
+		device := s.newDevice(c.UserID, n.Name, proof.Key)
+		if err := s.insertDevice(ctx, tx, device); err != nil {
+			return nil, err
+		}
+		if err := note(device.enrolled(), device.details()); err != nil {
+			return nil, err
+		}
+		id = &device.ID
+	}
+	switch {
+	case n.Code != "":
+		if err := s.enrol(ctx, tx, c, *id, n.Code); err != nil {
+			return nil, err
+		}
+	case cl.invited:
+		if err := s.verified(ctx, tx, *id, c.UserID); err != nil {
+			return nil, err
+		}
+	default:
+		return id, nil
+	}
+	return id, note(act{"device.verify", "device", id.String()}, nil)
+}
+
 // enrol uses up an enrolment code for a device.
 func (s *Service) enrol(ctx context.Context, tx pgx.Tx, c policy.Caller, id uuid.UUID, code string) error {
 	hash, ok := token.ParseSecret(enrolmentPrefix, code)
@@ -160,6 +201,10 @@ func (s *Service) enrol(ctx context.Context, tx pgx.Tx, c policy.Caller, id uuid
 	if err != nil {
 		return err
 	}
+	return s.verified(ctx, tx, id, by)
+}
+
+func (s *Service) verified(ctx context.Context, tx pgx.Tx, id uuid.UUID, by string) error {
 	tag, err := tx.Exec(ctx, `UPDATE devices SET trust = CASE trust WHEN 'untrusted' THEN 'verified' ELSE trust END,
 		verified_at = $2, verified_by = $3 WHERE id = $1 AND revoked_at IS NULL`, id, s.now(), by)
 	if err != nil {

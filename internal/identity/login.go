@@ -51,7 +51,7 @@ type NewLogin struct {
 	// CodeChallenge is the S256 (RFC 7636) of a verifier that ends the login.
 	// A program on a loopback, to which others can listen too, must give one.
 	CodeChallenge string
-	// Session is what is to be opened; without credential and origin.
+	// Session is what is to be opened; without credential, origin and enrolment.
 	Session Opening
 }
 
@@ -131,6 +131,9 @@ func (s *Service) checkLogin(n NewLogin) error {
 		f.bad("codeChallenge", "is required where the browser comes back to a program")
 	}
 	f.opening("session.", n.Session, s.sessionCap)
+	if n.Session.Enrol != (DeviceEnrolment{}) {
+		f.bad("session.deviceName", "goes where the login is ended, as the enrolment code does")
+	}
 	return f.err()
 }
 
@@ -172,6 +175,7 @@ type LoginEnd struct {
 	Code, State string
 	// CodeVerifier is that of the CodeChallenge, if there was one.
 	CodeVerifier string
+	Enrol        DeviceEnrolment
 }
 
 // FinishLogin opens the session of a login: by browser once, well or badly; by
@@ -188,7 +192,7 @@ func (s *Service) FinishLogin(ctx context.Context, e LoginEnd, o Origin) (Opened
 	if err != nil {
 		return Opened{}, s.refused(ctx, o.caller("", ""), err)
 	}
-	kept.Session.Credential, kept.Session.Origin = Credential{Identity: &identity}, o
+	kept.Session.Credential, kept.Session.Origin, kept.Session.Enrol = Credential{Identity: &identity}, o, e.Enrol
 	return s.OpenSession(ctx, kept.Session)
 }
 

@@ -25,6 +25,7 @@ type Opening struct {
 	Origin     Origin
 	// DeviceID, if given, must be the device whose key made the proof.
 	DeviceID string
+	Enrol    DeviceEnrolment
 	// ProjectID confines the session to a project; a credential that is good
 	// for one only confines it by itself.
 	ProjectID string
@@ -33,6 +34,15 @@ type Opening struct {
 	TTL   time.Duration // 0: Options.SessionTTL
 	// Browser asks for a cookie instead of tokens.
 	Browser bool
+}
+
+// DeviceEnrolment makes the key of a session's proof a device of the user's:
+// where sessions want a device that is known, the first one can come no other way.
+type DeviceEnrolment struct {
+	Name string // for people; "": the key is that of a device already
+	// Code is one of CreateEnrolment, and verifies the device. The one-time code
+	// of EnsureBootstrap does that too.
+	Code string
 }
 
 // Origin is where a request comes from, and what it proves about its sender.
@@ -124,6 +134,12 @@ func (s *Service) checkOpening(o Opening) error {
 		f.bad("credential", "must be one of a login with password, an API key, a token")
 	}
 	f.opening("", o, s.sessionCap)
+	if o.Enrol.Name != "" {
+		f.text("deviceName", o.Enrol.Name, maxNameBytes, true)
+	}
+	if o.Enrol != (DeviceEnrolment{}) && o.Origin.Proof == "" {
+		f.bad("deviceName", "needs a proof (DPoP) of the device's key")
+	}
 	return f.err()
 }
 
@@ -165,6 +181,12 @@ func (s *Service) open(ctx context.Context, o Opening, cl *claimant, proof *dpop
 		if err != nil {
 			return err
 		}
+		if o.Enrol != (DeviceEnrolment{}) {
+			changed = true
+			if device, err = s.enrolProven(ctx, tx, c, cl, device, proof, o.Enrol); err != nil {
+				return err
+			}
+		}
 		if err := s.insertSession(ctx, tx, id, o, cl, device, proof, secret, refresh); err != nil {
 			return err
 		}
@@ -191,7 +213,7 @@ func (s *Service) open(ctx context.Context, o Opening, cl *claimant, proof *dpop
 	if changed {
 		s.bus.Publish(stream.Signal{Topic: stream.AccessChanged})
 	}
-	return opened, err
+	return opened, asDevice(err, cl.userID)
 }
 
 // mayOpen is what can be said before the database is asked.
