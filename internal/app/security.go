@@ -189,8 +189,14 @@ func (p *providers) refresh(ctx context.Context) error {
 		}
 	}
 	conf, err := providerConfig(doc.Identity, p.cfg)
-	if err != nil {
+	if err != nil && p.set == nil {
 		return err
+	}
+	if err != nil { // what the document takes away must go, whatever else is wrong with it
+		p.log.ErrorContext(ctx, "identity provider left out", "error", err)
+	}
+	for _, name := range unconfigured(doc.Identity) {
+		p.log.WarnContext(ctx, "identity provider is on but not configured, so nobody can log in by it", "provider", name)
 	}
 	set, err := provider.New(conf, provider.Options{Log: p.log})
 	if err != nil {
@@ -209,34 +215,39 @@ func (p *providers) refresh(ctx context.Context) error {
 func providerConfig(id policy.Identity, cfg config.Config) (provider.Config, error) {
 	conf := provider.Config{PublicURL: publicURL(cfg)}
 	var faults []error
-	secret := func(path, file string, set config.Secret) string {
+	secret := func(path, file string, set config.Secret) (text string, ok bool) {
 		if file == "" {
-			return set.Reveal()
+			return set.Reveal(), true
 		}
-		text, err := os.ReadFile(file)
+		content, err := os.ReadFile(file)
 		if err != nil {
 			faults = append(faults, fmt.Errorf("%s.clientSecretFile: %w", path, err))
 		}
-		return strings.TrimSpace(string(text))
+		return strings.TrimSpace(string(content)), err == nil
 	}
 	for _, o := range id.OIDC {
+		s, ok := secret("identity.oidc["+o.Name+"]", o.ClientSecretFile, config.Secret{})
+		if !ok {
+			continue
+		}
 		conf.OIDC = append(conf.OIDC, provider.OIDC{
-			Name: o.Name, Issuer: o.Issuer, ClientID: o.ClientID,
-			ClientSecret: secret("identity.oidc["+o.Name+"]", o.ClientSecretFile, config.Secret{}),
-			Audiences:    o.Audience, UsernameClaim: o.UsernameClaim, GroupsClaim: o.GroupsClaim,
+			Name: o.Name, Issuer: o.Issuer, ClientID: o.ClientID, ClientSecret: s, Audiences: o.Audience, UsernameClaim: o.UsernameClaim, GroupsClaim: o.GroupsClaim,
 			GroupRoles: names(o.GroupRoles), ProjectRoles: namesByProject(o.Projects), RequiredClaims: o.RequiredClaims,
 		})
 	}
 	if g := id.GitHub; g != nil {
-		conf.GitHub = &provider.GitHub{
-			ClientID: g.ClientID, ClientSecret: secret("identity.github", g.ClientSecretFile, cfg.GitHub.ClientSecret),
-			BaseURL: g.BaseURL, Organizations: g.Organizations, TeamRoles: names(g.TeamRoles), AllowedUsers: g.AllowedUsers,
+		if s, ok := secret("identity.github", g.ClientSecretFile, cfg.GitHub.ClientSecret); ok {
+			conf.GitHub = &provider.GitHub{
+				ClientID: g.ClientID, ClientSecret: s, BaseURL: g.BaseURL,
+				Organizations: g.Organizations, TeamRoles: names(g.TeamRoles), AllowedUsers: g.AllowedUsers,
+			}
 		}
 	}
 	if g := id.Google; g != nil {
-		conf.Google = &provider.Google{
-			ClientID: g.ClientID, ClientSecret: secret("identity.google", g.ClientSecretFile, cfg.Google.ClientSecret),
-			HostedDomains: g.HostedDomains, DomainRoles: names(g.DomainRoles),
+		if s, ok := secret("identity.google", g.ClientSecretFile, cfg.Google.ClientSecret); ok {
+			conf.Google = &provider.Google{
+				ClientID: g.ClientID, ClientSecret: s, HostedDomains: g.HostedDomains, DomainRoles: names(g.DomainRoles),
+			}
 		}
 	}
 	for _, a := range id.GitHubActions {
@@ -246,6 +257,16 @@ func providerConfig(id policy.Identity, cfg config.Config) (provider.Config, err
 		})
 	}
 	return conf, errors.Join(faults...)
+}
+
+// unconfigured names the providers that are on without being described.
+func unconfigured(id policy.Identity) (names []policy.Provider) {
+	for _, p := range id.Providers {
+		if p == policy.OIDC && len(id.OIDC) == 0 || p == policy.GitHub && id.GitHub == nil || p == policy.Google && id.Google == nil {
+			names = append(names, p)
+		}
+	}
+	return names
 }
 
 func names(by map[string][]policy.Role) map[string][]string {
