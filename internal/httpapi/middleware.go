@@ -58,7 +58,6 @@ var requestIDForm = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 // is to see.
 func (s *Server) admit(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		setSecurityHeaders(w.Header())
 		if p := unprintable(r); p != nil {
 			writeProblem(w, r, p)
 			return
@@ -125,15 +124,6 @@ func (s *Server) observe(next http.Handler) http.Handler {
 			stream(ww, r)
 		}
 	})
-}
-
-// setSecurityHeaders sets those that suit every answer of an API.
-func setSecurityHeaders(h http.Header) {
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("X-Frame-Options", "DENY")
-	h.Set("Referrer-Policy", "no-referrer")
-	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
-	h.Set("Cache-Control", "no-store")
 }
 
 // unprintable keeps NUL and broken UTF-8 from the database, which would refuse

@@ -125,9 +125,8 @@ func (s *Server) serveDocuments() error {
 	page := http.StripPrefix("/docs/", http.FileServerFS(files))
 	s.router.Get("/docs", http.RedirectHandler("/docs/", http.StatusMovedPermanently).ServeHTTP)
 	s.router.Get("/docs/*", func(w http.ResponseWriter, r *http.Request) {
-		// The page's own styles are set on elements; its scripts are files.
 		w.Header().Set("Content-Security-Policy",
-			"default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; object-src 'none'; frame-ancestors 'none'")
+			"default-src 'self'; img-src 'self' data:; object-src 'none'; frame-ancestors 'none'")
 		w.Header().Set("Cache-Control", "no-cache")
 		if strings.HasSuffix(r.URL.Path, "/") && r.URL.Path != "/docs/" {
 			s.notFound(w, r) // no listings of directories
