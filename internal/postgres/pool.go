@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
+	pgxuuid "github.com/vgarvardt/pgx-google-uuid/v5"
 
 	"github.com/coderclaw/runtime/internal/fault"
 )
@@ -73,6 +74,12 @@ func Open(ctx context.Context, url string, opts ...Option) (*pgxpool.Pool, error
 		// No statement here runs long enough to be worth compiling.
 		"jit": "off",
 	})
+	// Without it each id goes through its text, which for an element of an array
+	// comes with an error that is made and thrown away.
+	config.AfterConnect = func(_ context.Context, conn *pgx.Conn) error {
+		pgxuuid.Register(conn.TypeMap())
+		return nil
+	}
 	for _, opt := range opts {
 		opt(config)
 	}
