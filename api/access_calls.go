@@ -437,3 +437,11 @@ func (c *Client) AuditProof(ctx context.Context, id string) (AuditProof, error) 
 	var out AuditProof
 	return out, c.get(ctx, "/v1/audit", id, "/proof", nil, &out)
 }
+
+// AuditConsistency returns what shows that the log of the size to, 0 for the
+// newest checkpoint's, begins with that of the size from.
+func (c *Client) AuditConsistency(ctx context.Context, from, to int64) (AuditConsistency, error) {
+	q := url.Values{"from": {strconv.FormatInt(from, 10)}, "to": {strconv.FormatInt(to, 10)}}
+	var out AuditConsistency
+	return out, c.do(ctx, call{method: http.MethodGet, path: "/v1/audit/consistency", query: q, out: &out})
+}

@@ -191,7 +191,17 @@ func (c *Client) Skill(ctx context.Context, id string) (Skill, error) {
 	return out, c.get(ctx, "/v1/skills", id, "", nil, &out)
 }
 
-// DeleteSkill removes a skill that was created over the API.
+// PutSkill creates the skill, or replaces its definition.
+func (c *Client) PutSkill(ctx context.Context, id string, d SkillDefinition) (Skill, error) {
+	path, err := item("/v1/skills", id, "")
+	if err != nil {
+		return Skill{}, err
+	}
+	var out Skill
+	return out, c.do(ctx, call{method: http.MethodPut, path: path, in: d, out: &out})
+}
+
+// DeleteSkill removes a skill that PutSkill created.
 func (c *Client) DeleteSkill(ctx context.Context, id string) error {
 	return c.remove(ctx, "/v1/skills", id)
 }

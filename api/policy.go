@@ -74,9 +74,11 @@ type PolicySimulation struct {
 
 // PolicySimulationResult says what a document would change.
 type PolicySimulationResult struct {
-	Decisions int              `json:"decisions" doc:"How many were made again."`
-	Changed   []ChangedOutcome `json:"changed" doc:"Those with another outcome, at most 500."`
-	Skipped   int              `json:"skipped" doc:"How many could not be made again, for their log entry does not say all that was asked."`
+	Decisions    int              `json:"decisions" doc:"How many were made again."`
+	ChangedCount int              `json:"changedCount" doc:"How many of them would come out otherwise."`
+	Changed      []ChangedOutcome `json:"changed" doc:"The newest of those, at most 500."`
+	Skipped      int              `json:"skipped" doc:"How many could not be made again, for their log entry does not say all that was asked."`
+	Complete     bool             `json:"complete" doc:"Whether all since then were looked at; otherwise only the newest 100,000."`
 }
 
 // ChangedOutcome is a decision that would come out otherwise.
@@ -142,4 +144,13 @@ type AuditProof struct {
 	Leaf       []byte   `json:"leaf" doc:"The entry as it was hashed, in base64."`
 	Hashes     []string `json:"hashes" doc:"In base64, from the leaf to the root."`
 	Checkpoint string   `json:"checkpoint"`
+}
+
+// AuditConsistency answers GET /v1/audit/consistency: by it, checkpoints show
+// that the log of one size begins with that of another (RFC 6962, section 2.1.2).
+type AuditConsistency struct {
+	From       int64    `json:"from"`
+	To         int64    `json:"to"`
+	Hashes     []string `json:"hashes" doc:"In base64."`
+	Checkpoint string   `json:"checkpoint,omitempty" doc:"Of the size to, if that is the newest."`
 }

@@ -75,6 +75,16 @@ type Skill struct {
 	Enabled             bool     `json:"enabled"`
 }
 
+// SkillDefinition is the body of PUT /v1/skills/{id}.
+type SkillDefinition struct {
+	Name                string   `json:"name,omitempty" maxLength:"200"`
+	Description         string   `json:"description" minLength:"1" maxLength:"2000"`
+	Version             string   `json:"version,omitempty" maxLength:"64"`
+	Dangerous           bool     `json:"dangerous,omitempty" doc:"Whether its use can do harm that is hard to undo."`
+	RequiredPermissions []string `json:"requiredPermissions,omitempty" maxItems:"8" doc:"What its use takes besides skill:execute."`
+	Enabled             *bool    `json:"enabled,omitempty" doc:"Default: true."`
+}
+
 // SkillList is the answer to GET /v1/skills.
 type SkillList struct {
 	Items      []Skill `json:"items"`

@@ -76,7 +76,7 @@ type StreamTicket struct {
 type MemoryEntry struct {
 	Key       string          `json:"key"`
 	Value     json.RawMessage `json:"value"`
-	Version   int64           `json:"version" doc:"1, 2, 3, …; also the ETag."`
+	Version   int64           `json:"version" doc:"Greater with each change; also the ETag."`
 	UpdatedAt time.Time       `json:"updatedAt"`
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/coderclaw/runtime/api"
 	"github.com/coderclaw/runtime/internal/audit"
 	"github.com/coderclaw/runtime/internal/config"
 	"github.com/coderclaw/runtime/internal/edge"
@@ -87,6 +88,14 @@ func (s *server) inviteAdministrator(ctx context.Context) error {
 		s.log.InfoContext(ctx, "there is no administrator yet: clawctl login --code makes one", "code", code, "validFor", "24h")
 	}
 	return err
+}
+
+// runtimeConfig is what may be shown of the configuration.
+func runtimeConfig(cfg config.Config) api.RuntimeConfig {
+	return api.RuntimeConfig{
+		Mode: string(cfg.Mode), EnforceTrust: cfg.EnforceTrust, RequireAuth: cfg.RequireAuth, DefaultRoles: cfg.DefaultRoles,
+		AllowRemoteSessions: cfg.AllowRemoteSessions, MaxConcurrentTasks: cfg.MaxConcurrentTasks, PublicURL: publicURL(cfg),
+	}
 }
 
 func access(cfg config.Config) httpapi.Access {

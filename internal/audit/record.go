@@ -40,6 +40,21 @@ func (l *Log) Record(ctx context.Context, e Entry) {
 	l.enqueue(ctx, e)
 }
 
+// Write writes the entry of something that is allowed and changes nothing, and
+// that happens only if the entry is there. AuditUnavailable is the fault if it
+// cannot be written.
+func (l *Log) Write(ctx context.Context, e Entry) error {
+	err := postgres.Retry(ctx, func() error {
+		_, err := l.pool.Exec(ctx, appendSQL, Args(e)...)
+		return err
+	})
+	if err == nil {
+		l.numbers.recorded.Add(1)
+		l.Poke()
+	}
+	return Fault(err)
+}
+
 // enqueue has the entries written, and waits for it, but not long.
 func (l *Log) enqueue(ctx context.Context, entries ...Entry) {
 	var last <-chan struct{} // what was queued before is through before

@@ -74,7 +74,7 @@ func records(name string) map[string]any {
 		"GET /v1/config/security/versions":   api.PolicyVersionList{Items: []api.PolicyDocument{doc}},
 		"POST /v1/config/security/rollback":  doc,
 		"GET /v1/config/security/diff":       api.PolicyDiff{From: 7, To: 8, Diff: "-a\n+" + name + "\n", Weakens: doc.Weakens},
-		"POST /v1/policy/simulate": api.PolicySimulationResult{Decisions: 40, Skipped: 2,
+		"POST /v1/policy/simulate": api.PolicySimulationResult{Decisions: 40, ChangedCount: 1, Skipped: 2, Complete: true,
 			Changed: []api.ChangedOutcome{{EntryID: "e1", UserID: name, Action: "task.submit", Was: "allowed", Now: decision}}},
 		"GET /v1/audit":            api.AuditList{Items: []api.AuditEntry{entry}},
 		"GET /v1/audit/export":     "CEF:0|" + name + "\nCEF:0|two\n",

@@ -274,9 +274,12 @@ func (c *cli) simulation(r api.PolicySimulationResult) {
 		}
 		c.out.table(t)
 	}
-	summary := "The document changes " + strconv.Itoa(len(r.Changed)) + " of " + strconv.Itoa(r.Decisions) + " decisions."
+	summary := "The document changes " + strconv.Itoa(r.ChangedCount) + " of " + strconv.Itoa(r.Decisions) + " decisions."
 	if r.Skipped > 0 {
 		summary += " " + strconv.Itoa(r.Skipped) + " more could not be made again."
+	}
+	if !r.Complete {
+		summary += " There are older ones, which were not looked at."
 	}
 	c.err.printf("%s\n", summary)
 }

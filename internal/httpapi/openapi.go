@@ -27,6 +27,11 @@ func newConfig() huma.Config {
 		{Name: "Tasks", Description: "Submit, list, change and cancel tasks."},
 		{Name: "Streams", Description: "Follow tasks as they run (Server-Sent Events)."},
 		{Name: "Registry", Description: "Agents and skills."},
+		{Name: "Sessions", Description: "Log in and out, and what a session remembers."},
+		{Name: "Access", Description: "Users, roles and API keys."},
+		{Name: "Devices", Description: "The machines that users work on, and how far they are trusted."},
+		{Name: "Policy", Description: "Who may do what: the organisation's document, the projects', and what they decide."},
+		{Name: "Audit", Description: "The record of every decision, and the proof that it is whole."},
 		{Name: "System", Description: "The server itself."},
 	}
 	cfg.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
@@ -44,7 +49,9 @@ func newConfig() huma.Config {
 // describeObjects says of the fields that hold any JSON object that they are
 // objects, which their Go type does not tell.
 func describeObjects(schemas map[string]*huma.Schema) {
-	for name, field := range map[string]string{"NewTask": "metadata", "Task": "metadata", "TaskPatch": "data", "Event": "data"} {
+	for name, field := range map[string]string{
+		"NewTask": "metadata", "Task": "metadata", "TaskPatch": "data", "Event": "data", "NewDevice": "key", "AuditEntry": "details",
+	} {
 		p := schemas[name].Properties[field]
 		p.Type, p.AdditionalProperties = huma.TypeObject, true
 		p.PrecomputeMessages()

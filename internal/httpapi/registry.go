@@ -22,6 +22,8 @@ type Registry interface {
 	DeleteAgent(ctx context.Context, c policy.Caller, id string) error
 	Skills(ctx context.Context) ([]registry.Skill, error)
 	Skill(ctx context.Context, id string) (registry.Skill, error)
+	PutSkill(ctx context.Context, c policy.Caller, sk registry.Skill) (saved registry.Skill, created bool, err error)
+	DeleteSkill(ctx context.Context, c policy.Caller, id string) error
 }
 
 type (
@@ -77,6 +79,16 @@ func (s *Server) registerRegistry() {
 		id: "getSkill", action: "skill.read", method: http.MethodGet, path: "/v1/skills/{id}", permission: policy.Authenticated, tag: "Registry",
 		summary: "Get a skill", errors: []int{http.StatusNotFound, http.StatusUnprocessableEntity},
 	}, s.getSkill)
+	handle(s, operation{
+		id: "putSkill", action: "skill.put", method: http.MethodPut, path: "/v1/skills/{id}", permission: policy.ConfigWrite, tag: "Registry",
+		summary: "Define a skill", errors: []int{http.StatusUnprocessableEntity, http.StatusTooManyRequests},
+		detail: "Hides a skill of the same id that is built in. To have it ask for less than before is for administrators. Answers 201 if no such definition was there before.",
+	}, s.putSkill)
+	handle(s, operation{
+		id: "deleteSkill", action: "skill.delete", method: http.MethodDelete, path: "/v1/skills/{id}", permission: policy.ConfigWrite, tag: "Registry",
+		summary: "Delete a skill that was defined here", status: http.StatusNoContent,
+		errors: []int{http.StatusNotFound, http.StatusConflict, http.StatusUnprocessableEntity},
+	}, s.deleteSkill)
 }
 
 func (s *Server) listAgents(ctx context.Context, _ policy.Caller, _ *struct{}) (*struct{ Body api.AgentList }, error) {
@@ -215,6 +227,31 @@ func (s *Server) listSkills(ctx context.Context, _ policy.Caller, _ *struct{}) (
 func (s *Server) getSkill(ctx context.Context, _ policy.Caller, in *NameInput) (*struct{ Body api.Skill }, error) {
 	sk, err := s.registry.Skill(ctx, in.ID)
 	return &struct{ Body api.Skill }{wireSkill(sk)}, err
+}
+
+type skillOutput struct {
+	Status int
+	Body   api.Skill
+}
+
+func (s *Server) putSkill(ctx context.Context, c policy.Caller, in *struct {
+	NameInput
+	Body api.SkillDefinition
+}) (*skillOutput, error) {
+	d := in.Body
+	saved, created, err := s.registry.PutSkill(ctx, c, registry.Skill{
+		ID: in.ID, Name: d.Name, Description: d.Description, Version: d.Version, Dangerous: d.Dangerous,
+		RequiredPermissions: d.RequiredPermissions, Enabled: d.Enabled == nil || *d.Enabled,
+	})
+	out := &skillOutput{Status: http.StatusOK, Body: wireSkill(saved)}
+	if created {
+		out.Status = http.StatusCreated
+	}
+	return out, err
+}
+
+func (s *Server) deleteSkill(ctx context.Context, c policy.Caller, in *NameInput) (*struct{}, error) {
+	return nil, s.registry.DeleteSkill(ctx, c, in.ID)
 }
 
 // WireAgent is an agent as clients and workers see it.

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/coderclaw/runtime/api"
 	"github.com/coderclaw/runtime/internal/edge"
 	"github.com/coderclaw/runtime/internal/stream"
 )
@@ -26,14 +27,17 @@ type Bus interface {
 
 // Options are what New needs.
 type Options struct {
-	Tasks    Tasks
-	Registry Registry
-	Bus      Bus
-	Access   Access
-	Identity Identity
-	Policies Policies
-	Recorder Recorder
-	Audit    AuditLog
+	Tasks     Tasks
+	Registry  Registry
+	Bus       Bus
+	Access    Access
+	Identity  Identity
+	Policies  Policies
+	Documents PolicyDocuments
+	Recorder  Recorder
+	Audit     AuditLog
+	// Config is what the server was started with.
+	Config api.RuntimeConfig
 	// PublicURL is how clients reach the server, without a slash at its end.
 	PublicURL string
 	// Proxies are believed when they name their client.
@@ -61,6 +65,8 @@ type Server struct {
 	access    Access
 	identity  Identity
 	policies  Policies
+	documents PolicyDocuments
+	config    api.RuntimeConfig
 	recorder  Recorder
 	audit     AuditLog
 	publicURL string
@@ -89,7 +95,7 @@ type Server struct {
 func New(o Options) (*Server, error) {
 	s := &Server{
 		tasks: o.Tasks, registry: o.Registry, access: o.Access, ready: o.Ready,
-		identity: o.Identity, policies: o.Policies, recorder: o.Recorder, audit: o.Audit, publicURL: o.PublicURL, limits: newLimits(o.Limits),
+		identity: o.Identity, policies: o.Policies, documents: o.Documents, config: o.Config, recorder: o.Recorder, audit: o.Audit, publicURL: o.PublicURL, limits: newLimits(o.Limits),
 		metrics: newMetrics(o.Metrics), log: o.Log, version: o.Version, mode: o.Mode,
 		started: time.Now(), router: chi.NewMux(), stopping: make(chan struct{}), writeTimeout: writeTimeout,
 	}

@@ -106,7 +106,7 @@ func newRigWith(t testing.TB, o options) *rig {
 		Agents: known{agents}, Access: agents, Submitters: r, Recorder: decisions, Bus: o.bus, Log: log,
 	})
 	r.http, err = httpapi.New(httpapi.Options{
-		Identity: r.identity, Policies: agents, Recorder: decisions, Audit: decisions, PublicURL: r.url,
+		Identity: r.identity, Policies: agents, Documents: agents, Recorder: decisions, Audit: decisions, PublicURL: r.url,
 		Tasks: r.tasks, Registry: agents, Bus: o.bus, Access: o.access, Hosts: []string{}, Ready: o.ready,
 		Metrics: prometheus.NewRegistry(), Log: log, Version: "1.2.3", Mode: "local-only",
 	})

@@ -126,9 +126,7 @@ func opening(n api.NewSession) identity.Opening {
 	o := identity.Opening{
 		Credential: identity.Credential{Login: n.Login, Password: n.Password, Code: n.Code, APIKey: n.APIKey, Token: n.Token},
 		DeviceID:   n.DeviceID, Enrol: identity.DeviceEnrolment{Name: n.DeviceName, Code: n.EnrolmentCode}, ProjectID: n.ProjectID, TTL: time.Duration(n.ExpiresSeconds) * time.Second, Browser: n.Browser,
-	}
-	for _, r := range n.Roles {
-		o.Roles = append(o.Roles, policy.Role(r))
+		Roles: texts[policy.Role](n.Roles),
 	}
 	return o
 }
@@ -227,6 +225,18 @@ func (in *PageInput) before() (uuid.UUID, error) {
 
 // after is the cursor that before reads.
 func after(last uuid.UUID) string { return base64.RawURLEncoding.EncodeToString(last[:]) }
+
+// last reads a cursor over ids that are texts; "" begins.
+func (in *PageInput) last() (string, error) {
+	raw, err := base64.RawURLEncoding.DecodeString(in.Cursor)
+	if err != nil || !printable(string(raw)) {
+		return "", badCursor()
+	}
+	return string(raw), nil
+}
+
+// afterText is the cursor that last reads.
+func afterText(last string) string { return base64.RawURLEncoding.EncodeToString([]byte(last)) }
 
 // id returns which session is meant.
 func (in *SessionInput) id(c policy.Caller) (uuid.UUID, error) {
@@ -372,15 +382,10 @@ func wireSession(f identity.Session) api.Session {
 		ID: f.ID.String(), UserID: f.UserID, Method: f.Method, ProjectID: f.ProjectID, KeyBound: f.KeyThumbprint != "",
 		Address: f.Address, UserAgent: f.UserAgent, CreatedAt: f.CreatedAt, ExpiresAt: f.ExpiresAt,
 		LastSeenAt: f.LastSeenAt, RevokedAt: f.RevokedAt, RevokedBy: f.RevokedBy, RevokedBecause: f.RevokedBecause,
+		Roles: texts[string](f.Roles), Scopes: texts[string](f.Scopes),
 	}
 	if f.DeviceID != nil {
 		w.DeviceID = f.DeviceID.String()
-	}
-	for _, r := range f.Roles {
-		w.Roles = append(w.Roles, string(r))
-	}
-	for _, p := range f.Scopes {
-		w.Scopes = append(w.Scopes, string(p))
 	}
 	return w
 }

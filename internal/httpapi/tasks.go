@@ -64,7 +64,7 @@ type (
 	// PageInput asks for one page of a list.
 	PageInput struct {
 		Limit  int    `query:"limit" default:"50" minimum:"1" maximum:"500" doc:"How many at most."`
-		Cursor string `query:"cursor" maxLength:"200" doc:"The nextCursor of the page before."`
+		Cursor string `query:"cursor" maxLength:"500" doc:"The nextCursor of the page before."`
 	}
 )
 

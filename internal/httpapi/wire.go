@@ -92,6 +92,18 @@ func parseID(s, path string) (uuid.UUID, error) {
 	return id, nil
 }
 
+// texts turns names into names of another kind.
+func texts[T, F ~string](from []F) []T {
+	if from == nil {
+		return nil
+	}
+	to := make([]T, len(from))
+	for i, f := range from {
+		to[i] = T(f)
+	}
+	return to
+}
+
 func uuidStrings(ids []uuid.UUID) []string {
 	if len(ids) == 0 {
 		return nil

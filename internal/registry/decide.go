@@ -27,6 +27,11 @@ func (r *Registry) Decide(ctx context.Context, c policy.Caller, q policy.Request
 	if err != nil {
 		return policy.Decision{}, err
 	}
+	return s.decide(p, c, q), nil
+}
+
+// decide asks a policy about what is defined as of the snapshot.
+func (s *snapshot) decide(p *policy.Policy, c policy.Caller, q policy.Request) policy.Decision {
 	q.AgentSkills = s.agents.byID[q.AgentID].Skills
 	sk, defined := s.skills.byID[q.SkillID]
 	q.SkillDangerous, q.SkillPermissions = sk.Dangerous, s.needs[q.SkillID]
@@ -38,7 +43,7 @@ func (r *Registry) Decide(ctx context.Context, c policy.Caller, q policy.Request
 			d.Reason = fmt.Sprintf("there is no skill %.128q", q.SkillID)
 		}
 	}
-	return d, nil
+	return d
 }
 
 // Policy returns the policy in force in a project; "" asks for that of the

@@ -48,17 +48,25 @@ func (t Task) wants() policy.Request {
 	}
 }
 
-// allow asks the policies. A denial is recorded and comes back as Forbidden,
-// with the reason.
-func (s *Service) allow(ctx context.Context, c policy.Caller, r policy.Request, id string) (policy.Decision, error) {
+// allow asks the policies and returns the entry of what they decided. A denial
+// is recorded and comes back as Forbidden, with the reason.
+func (s *Service) allow(ctx context.Context, c policy.Caller, r policy.Request, id string) (audit.Entry, error) {
 	d, err := s.access.Decide(ctx, c, r)
 	if err != nil {
-		return d, err
+		return audit.Entry{}, err
+	}
+	entry := audit.NewEntry(c, r.Action, resourceType, id, d)
+	if r.Action == actionSubmit {
+		// What is decided of later tasks is decided of this one: what would
+		// another policy have said?
+		if entry.Details, err = r.Circumstances(c); err != nil {
+			return entry, fmt.Errorf("encode circumstances: %w", err)
+		}
 	}
 	if !d.Allowed {
-		s.recorder.Record(ctx, audit.NewEntry(c, r.Action, resourceType, id, d))
+		s.recorder.Record(ctx, entry)
 	}
-	return d, d.Err()
+	return entry, d.Err()
 }
 
 // refuse records that the caller may not do this to a task, and returns why.

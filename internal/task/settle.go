@@ -172,11 +172,10 @@ func (s *Service) Cancel(ctx context.Context, c policy.Caller, id uuid.UUID) (Ta
 		return Task{}, err
 	}
 	r := policy.Request{Permission: policy.TaskCancel, Action: actionCancel, ProjectID: t.ProjectID, Labels: t.Labels}
-	d, err := s.allow(ctx, c, r, id.String())
+	entry, err := s.allow(ctx, c, r, id.String())
 	if err != nil {
 		return Task{}, err
 	}
-	entry := audit.NewEntry(c, r.Action, resourceType, id.String(), d)
 	entry.ProjectID = t.ProjectID
 	return s.cancel(ctx, id, entry)
 }

@@ -139,11 +139,10 @@ func (s *Service) accept(ctx context.Context, c policy.Caller, batch []New, at f
 		tasks[i] = n.task(id, c.UserID)
 		r := tasks[i].wants()
 		r.Permission = cmp.Or(n.By, r.Permission)
-		d, err := s.allow(ctx, c, r, id.String())
+		entry, err := s.allow(ctx, c, r, id.String())
 		if err != nil {
 			return nil, err
 		}
-		entry := audit.NewEntry(c, r.Action, resourceType, id.String(), d)
 		entry.ProjectID = n.ProjectID
 		news[i] = &insertion{task: &tasks[i], entry: entry, key: key, index: i, hash: hash}
 	}
