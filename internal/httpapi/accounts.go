@@ -45,7 +45,7 @@ type (
 func (s *Server) registerAccounts() {
 	s.registerUsers()
 	handle(s, operation{
-		id: "listRoleBindings", action: "binding.list", method: http.MethodGet, path: "/v1/role-bindings", permission: policy.Authenticated, tag: "Access",
+		id: "listRoleBindings", action: "binding.list", method: http.MethodGet, path: "/v1/role-bindings", permission: policy.Admitted, tag: "Access",
 		summary: "List who has which role where: one's own; all, for an administrator", errors: []int{http.StatusUnprocessableEntity},
 	}, s.listRoleBindings)
 	handle(s, operation{
@@ -64,7 +64,7 @@ func (s *Server) registerAccounts() {
 		summary: "List one's API keys; all, for an administrator", errors: []int{http.StatusUnprocessableEntity},
 	}, s.listAPIKeys)
 	handle(s, operation{
-		id: "createAPIKey", action: "key.create", method: http.MethodPost, path: "/v1/api-keys", permission: policy.Authenticated, tag: "Access",
+		id: "createAPIKey", action: "key.create", method: http.MethodPost, path: "/v1/api-keys", permission: policy.Admitted, tag: "Access",
 		summary: "Make an API key", status: http.StatusCreated,
 		detail: "The key is shown this once. It never carries more than its creator has; that of a service is for administrators to make.",
 		errors: []int{http.StatusUnprocessableEntity},
@@ -86,7 +86,7 @@ func (s *Server) registerUsers() {
 		summary: "Make a local account", status: http.StatusCreated, errors: []int{http.StatusConflict, http.StatusUnprocessableEntity},
 	}, s.createUser)
 	handle(s, operation{
-		id: "getUser", action: "user.read", method: http.MethodGet, path: "/v1/users/{id}", permission: policy.Authenticated, tag: "Access",
+		id: "getUser", action: "user.read", method: http.MethodGet, path: "/v1/users/{id}", permission: policy.Admitted, tag: "Access",
 		summary: "Get a user: oneself; any, for an administrator", errors: []int{http.StatusNotFound, http.StatusUnprocessableEntity},
 	}, s.getUser)
 	handle(s, operation{
@@ -101,7 +101,7 @@ func (s *Server) registerUsers() {
 		errors: []int{http.StatusNotFound, http.StatusConflict, http.StatusUnprocessableEntity},
 	}, s.deleteUser)
 	handle(s, operation{
-		id: "changePassword", action: "user.update", method: http.MethodPost, path: "/v1/me/password", permission: policy.Authenticated, tag: "Access",
+		id: "changePassword", action: "user.update", method: http.MethodPost, path: "/v1/me/password", permission: policy.Admitted, tag: "Access",
 		summary: "Change one's own password", status: http.StatusNoContent,
 		detail: "All other sessions of the user end.",
 		errors: []int{http.StatusNotFound, http.StatusUnprocessableEntity, http.StatusTooManyRequests},

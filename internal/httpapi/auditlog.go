@@ -49,12 +49,12 @@ type (
 
 func (s *Server) registerAudit() {
 	handle(s, operation{
-		id: "listAudit", action: "audit.read", method: http.MethodGet, path: "/v1/audit", permission: policy.Authenticated, tag: "Audit",
+		id: "listAudit", action: "audit.read", method: http.MethodGet, path: "/v1/audit", permission: policy.Admitted, tag: "Audit",
 		summary: "List decisions, newest first", errors: []int{http.StatusUnprocessableEntity},
 		detail: "Administrators see all, or those of the project that they are confined to; to look is recorded. Others see those of their own session.",
 	}, s.listAudit)
 	handle(s, operation{
-		id: "exportAudit", action: "audit.export", method: http.MethodGet, path: "/v1/audit/export", permission: policy.Authenticated, tag: "Audit",
+		id: "exportAudit", action: "audit.export", method: http.MethodGet, path: "/v1/audit/export", permission: policy.Admitted, tag: "Audit",
 		summary: "Get decisions, one a line, for other programs", errors: []int{http.StatusUnprocessableEntity, http.StatusTooManyRequests},
 		detail: "Who sees what is as in the list. The connection breaks off, without the end of the body, if the export cannot be completed.",
 		responses: map[string]*huma.Response{"200": {
@@ -66,15 +66,15 @@ func (s *Server) registerAudit() {
 		}},
 	}, s.exportAudit)
 	handle(s, operation{
-		id: "getAuditCheckpoint", action: "audit.checkpoint", method: http.MethodGet, path: "/v1/audit/checkpoint", permission: policy.Authenticated, tag: "Audit",
+		id: "getAuditCheckpoint", action: "audit.checkpoint", method: http.MethodGet, path: "/v1/audit/checkpoint", permission: policy.Admitted, tag: "Audit",
 		summary: "Get the state of the log as it was signed last", errors: []int{http.StatusNotFound},
 	}, s.getAuditCheckpoint)
 	handle(s, operation{
-		id: "getAuditConsistency", action: "audit.checkpoint", method: http.MethodGet, path: "/v1/audit/consistency", permission: policy.Authenticated, tag: "Audit",
+		id: "getAuditConsistency", action: "audit.checkpoint", method: http.MethodGet, path: "/v1/audit/consistency", permission: policy.Admitted, tag: "Audit",
 		summary: "Get what shows that the log of one size begins with that of another", errors: []int{http.StatusUnprocessableEntity},
 	}, s.getAuditConsistency)
 	handle(s, operation{
-		id: "getAuditProof", action: "audit.read", method: http.MethodGet, path: "/v1/audit/{id}/proof", permission: policy.Authenticated, tag: "Audit",
+		id: "getAuditProof", action: "audit.read", method: http.MethodGet, path: "/v1/audit/{id}/proof", permission: policy.Admitted, tag: "Audit",
 		summary: "Get what shows that an entry is in the log", errors: []int{http.StatusNotFound, http.StatusConflict, http.StatusUnprocessableEntity},
 		detail: "An entry is sealed within a second or two; until then the answer is 409.",
 	}, s.getAuditProof)

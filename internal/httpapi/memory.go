@@ -42,21 +42,21 @@ type (
 
 func (s *Server) registerMemory() {
 	handle(s, operation{
-		id: "listMemory", action: "memory.list", method: http.MethodGet, path: "/v1/sessions/{id}/memory", permission: policy.Authenticated, tag: "Sessions",
+		id: "listMemory", action: "memory.list", method: http.MethodGet, path: "/v1/sessions/{id}/memory", permission: policy.Admitted, tag: "Sessions",
 		summary: "List what one's session remembers, without the values", errors: []int{http.StatusNotFound, http.StatusUnprocessableEntity},
 	}, s.listMemory)
 	handle(s, operation{
-		id: "getMemory", action: "memory.read", method: http.MethodGet, path: "/v1/sessions/{id}/memory/{key}", permission: policy.Authenticated, tag: "Sessions",
+		id: "getMemory", action: "memory.read", method: http.MethodGet, path: "/v1/sessions/{id}/memory/{key}", permission: policy.Admitted, tag: "Sessions",
 		summary: "Get what one's session remembers under a key", errors: []int{http.StatusNotFound, http.StatusUnprocessableEntity},
 	}, s.getMemory)
 	handle(s, operation{
-		id: "putMemory", action: "memory.put", method: http.MethodPut, path: "/v1/sessions/{id}/memory/{key}", permission: policy.Authenticated, tag: "Sessions",
+		id: "putMemory", action: "memory.put", method: http.MethodPut, path: "/v1/sessions/{id}/memory/{key}", permission: policy.Admitted, tag: "Sessions",
 		summary: "Have one's session remember a JSON value under a key",
 		detail:  "With If-Match or If-None-Match, 409 if another version is there.",
 		errors:  []int{http.StatusNotFound, http.StatusConflict, http.StatusUnprocessableEntity, http.StatusTooManyRequests},
 	}, s.putMemory)
 	handle(s, operation{
-		id: "deleteMemory", action: "memory.delete", method: http.MethodDelete, path: "/v1/sessions/{id}/memory/{key}", permission: policy.Authenticated, tag: "Sessions",
+		id: "deleteMemory", action: "memory.delete", method: http.MethodDelete, path: "/v1/sessions/{id}/memory/{key}", permission: policy.Admitted, tag: "Sessions",
 		summary: "Have one's session forget a key", status: http.StatusNoContent,
 		detail: "With If-Match, 409 if another version is there.",
 		errors: []int{http.StatusNotFound, http.StatusConflict, http.StatusUnprocessableEntity},

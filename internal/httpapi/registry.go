@@ -48,11 +48,11 @@ type (
 
 func (s *Server) registerRegistry() {
 	handle(s, operation{
-		id: "listAgents", action: "agent.list", method: http.MethodGet, path: "/v1/agents", permission: policy.Authenticated, tag: "Registry",
+		id: "listAgents", action: "agent.list", method: http.MethodGet, path: "/v1/agents", permission: policy.Admitted, tag: "Registry",
 		summary: "List agents",
 	}, s.listAgents)
 	handle(s, operation{
-		id: "getAgent", action: "agent.read", method: http.MethodGet, path: "/v1/agents/{id}", permission: policy.Authenticated, tag: "Registry",
+		id: "getAgent", action: "agent.read", method: http.MethodGet, path: "/v1/agents/{id}", permission: policy.Admitted, tag: "Registry",
 		summary: "Get an agent", errors: []int{http.StatusNotFound, http.StatusUnprocessableEntity},
 	}, s.getAgent)
 	handle(s, operation{
@@ -72,11 +72,11 @@ func (s *Server) registerRegistry() {
 		errors: []int{http.StatusNotFound, http.StatusConflict, http.StatusUnprocessableEntity},
 	}, s.invokeAgent)
 	handle(s, operation{
-		id: "listSkills", action: "skill.list", method: http.MethodGet, path: "/v1/skills", permission: policy.Authenticated, tag: "Registry",
+		id: "listSkills", action: "skill.list", method: http.MethodGet, path: "/v1/skills", permission: policy.Admitted, tag: "Registry",
 		summary: "List skills",
 	}, s.listSkills)
 	handle(s, operation{
-		id: "getSkill", action: "skill.read", method: http.MethodGet, path: "/v1/skills/{id}", permission: policy.Authenticated, tag: "Registry",
+		id: "getSkill", action: "skill.read", method: http.MethodGet, path: "/v1/skills/{id}", permission: policy.Admitted, tag: "Registry",
 		summary: "Get a skill", errors: []int{http.StatusNotFound, http.StatusUnprocessableEntity},
 	}, s.getSkill)
 	handle(s, operation{

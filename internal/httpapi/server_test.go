@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -40,6 +41,7 @@ type rig struct {
 	http     *httpapi.Server
 	pool     *pgxpool.Pool
 	log      *lockedBuffer
+	audit    *audit.Log
 }
 
 type lockedBuffer struct {
@@ -91,11 +93,15 @@ func newRigWith(t testing.TB, o options) *rig {
 	if o.bus == nil {
 		o.bus = &stream.Memory{}
 	}
-	decisions := audit.New(o.pool, audit.Options{Logger: log})
+	key, err := audit.LoadOrCreateKey(filepath.Join(t.TempDir(), "audit.key"), "test/audit")
+	if err != nil {
+		t.Fatal(err)
+	}
+	decisions := audit.New(o.pool, audit.Options{Logger: log, Key: key})
+	r.audit = decisions
 	agents := registry.New(o.pool, registry.Options{Runnable: func(registry.Agent) error { return nil }, Recorder: decisions, Bus: o.bus})
 	server := httptest.NewUnstartedServer(nil)
 	r.url = "http://" + server.Listener.Addr().String()
-	var err error
 	r.identity, err = identity.New(o.pool, identity.Options{
 		PublicURL: r.url, Policies: agents, Recorder: decisions, Bus: o.bus, Log: log, DefaultRoles: []policy.Role{policy.Developer},
 	})

@@ -78,7 +78,7 @@ func (s *Server) registerSessions() {
 		errors: []int{http.StatusNotFound, http.StatusUnprocessableEntity},
 	}, s.revokeSession)
 	handle(s, operation{
-		id: "createStreamTicket", action: "session.ticket", method: http.MethodPost, path: "/v1/stream-tickets", permission: policy.Authenticated, tag: "Sessions",
+		id: "createStreamTicket", action: "session.ticket", method: http.MethodPost, path: "/v1/stream-tickets", permission: policy.Admitted, tag: "Sessions",
 		summary: "Get a ticket for one stream", status: http.StatusCreated, errors: []int{http.StatusConflict},
 		detail: "An EventSource can send no header: it opens the stream with ?ticket=, once and within a minute.",
 	}, s.createStreamTicket)

@@ -137,7 +137,7 @@ func (s *Service) mayCreateKey(ctx context.Context, c policy.Caller, n NewKey) (
 	if n.Service {
 		return s.administers(ctx, c, n.ProjectID)
 	}
-	return s.serves(ctx, c)
+	return s.decide(ctx, c, policy.Request{Permission: policy.Admitted, Action: "key.create"})
 }
 
 func (k Key) check(p *policy.Policy) error {

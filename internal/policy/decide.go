@@ -28,6 +28,7 @@ type Request struct {
 // within a layer every document; what denies first is what the decision names.
 // Public operations are open to anyone and Authenticated ones to every known
 // principal, whatever the documents say, except where a session is opened.
+// Admitted ones need no permission, but all other layers' consent.
 func (p *Policy) Decide(c Caller, r Request) Decision {
 	d := Decision{PolicyVersion: p.version}
 	switch {
@@ -134,7 +135,7 @@ func (c *Caller) roleNames() string {
 }
 
 func (p *Policy) permissionDenies(d *Decision, c *Caller, r *Request) bool {
-	if r.Permission == Authenticated {
+	if r.Permission == Authenticated || r.Permission == Admitted {
 		d.Allowed, d.Layer, d.Reason = true, LayerSession, "open to every principal"
 		return false
 	}

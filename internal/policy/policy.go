@@ -35,8 +35,12 @@ const (
 const (
 	// Public operations are open to anyone, with or without a credential.
 	Public Permission = "public"
-	// Authenticated operations are open to every known principal.
+	// Authenticated operations are open to every known principal, whatever its
+	// device: they are what it takes to be let in, or to leave.
 	Authenticated Permission = "authenticated"
+	// Admitted operations are open to every principal that the documents let
+	// in, whatever its roles grant.
+	Admitted Permission = "admitted"
 )
 
 // Permissions lists what roles can grant, in the order of the documentation.
