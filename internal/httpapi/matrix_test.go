@@ -15,11 +15,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/goccy/go-yaml"
+
 	"github.com/coderclaw/runtime/api"
 	"github.com/coderclaw/runtime/internal/identity/dpop"
 	"github.com/coderclaw/runtime/internal/policy"
 	"github.com/coderclaw/runtime/internal/task"
-	"github.com/goccy/go-yaml"
 )
 
 // rolePermissions are those of the built-in roles, as users are told.
