@@ -15,11 +15,11 @@ RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache
     go build -trimpath -ldflags "-s -w -X github.com/coderclaw/runtime/internal/app.version=$VERSION" \
     -o /out/ ./cmd/coderclawd ./cmd/clawctl
 # What a process expects to find and a read-only root could not be given later.
-RUN mkdir -p /skeleton/etc/coderclaw /skeleton/workspace \
+RUN mkdir -p /skeleton/etc/coderclaw /skeleton/workspace /skeleton/var/lib/coderclaw \
     && mkdir -m 1777 /skeleton/tmp \
     && echo 'coderclaw:x:65532:65532::/workspace:' > /skeleton/etc/passwd \
     && echo 'coderclaw:x:65532:' > /skeleton/etc/group \
-    && chown 65532:65532 /skeleton/workspace
+    && chown 65532:65532 /skeleton/workspace /skeleton/var/lib/coderclaw
 
 FROM scratch
 COPY --from=build /skeleton/ /
@@ -29,6 +29,7 @@ ENV PATH=/usr/local/bin \
     CODERCLAW_LISTEN=0.0.0.0:7433 \
     CODERCLAW_REQUIRE_AUTH=true \
     CODERCLAW_CONFIG_DIR=/etc/coderclaw \
+    CODERCLAW_DATA_DIR=/var/lib/coderclaw \
     CODERCLAW_WORKSPACE_ROOT=/workspace
 # By number, so that an orchestrator can see that it is not root.
 USER 65532:65532

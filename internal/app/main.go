@@ -5,10 +5,12 @@ package app
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"time"
@@ -33,7 +35,7 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(devCommand(stderr), serveCommand(stderr), migrateCommand(), openapiCommand(), healthcheckCommand())
+	root.AddCommand(devCommand(stderr), serveCommand(stderr), migrateCommand(), auditCommand(stderr), openapiCommand(), healthcheckCommand())
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
@@ -147,11 +149,19 @@ func healthcheckCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), 5*time.Second)
 			defer cancel()
+			client := http.DefaultClient
+			if url == "" {
+				cfg, _, err := config.Load(config.Options{})
+				if err != nil {
+					return err
+				}
+				url, client = ownAddress(cfg)
+			}
 			req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/readyz", nil)
 			if err != nil {
 				return err
 			}
-			resp, err := http.DefaultClient.Do(req)
+			resp, err := client.Do(req)
 			if err != nil {
 				return err
 			}
@@ -164,13 +174,30 @@ func healthcheckCommand() *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&url, "url", envOr("CODERCLAW_URL", "http://127.0.0.1:7433"), "address of the server")
+	cmd.Flags().StringVar(&url, "url", os.Getenv("CODERCLAW_URL"), "address of the server (default where this configuration listens)")
 	return cmd
 }
 
-func envOr(name, fallback string) string {
-	if v := os.Getenv(name); v != "" {
-		return v
+// ownAddress is how a server of this configuration is reached from its own
+// machine, and by what.
+func ownAddress(cfg config.Config) (string, *http.Client) {
+	// The certificate is for the name by which others call the server.
+	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // it is this machine
+	client := &http.Client{Transport: transport}
+	scheme := "http://"
+	if cfg.ServesTLS() {
+		scheme = "https://"
 	}
-	return fallback
+	network, address, err := config.ParseListen(cfg.Listen)
+	if err != nil || network == "unix" {
+		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", address)
+		}
+		return scheme + "localhost", client
+	}
+	host, port, _ := net.SplitHostPort(address) // it was parsed
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return scheme + net.JoinHostPort(host, port), client
 }

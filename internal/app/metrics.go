@@ -2,12 +2,14 @@ package app
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"github.com/coderclaw/runtime/internal/audit"
 	"github.com/coderclaw/runtime/internal/task"
 )
 
@@ -16,7 +18,7 @@ type metrics struct {
 	claims   prometheus.Histogram
 }
 
-func newMetrics(pool *pgxpool.Pool, tasks *task.Service) *metrics {
+func newMetrics(pool *pgxpool.Pool, tasks *task.Service, log *audit.Log) *metrics {
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
 		claims: prometheus.NewHistogram(prometheus.HistogramOpts{
@@ -25,7 +27,7 @@ func newMetrics(pool *pgxpool.Pool, tasks *task.Service) *metrics {
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 5, 30, 120, 600},
 		}),
 	}
-	m.registry.MustRegister(m.claims, taskCounts{tasks},
+	m.registry.MustRegister(m.claims, taskCounts{tasks}, auditNumbers{log},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	for name, g := range map[string]struct {
 		help string
@@ -62,5 +64,57 @@ func (c taskCounts) Collect(ch chan<- prometheus.Metric) {
 	}
 	for _, st := range task.Statuses {
 		ch <- prometheus.MustNewConstMetric(taskCountsDesc, prometheus.GaugeValue, float64(counts[st]), string(st))
+	}
+}
+
+// auditNumbers shows how the audit log is.
+type auditNumbers struct{ log *audit.Log }
+
+// auditMetrics are what of it is shown; of those that count, the name ends in
+// _total.
+var auditMetrics = []auditMetric{
+	ofAudit("recorded_total", "Entries written by themselves: denials, errors, and who looked.", func(s audit.Stats) float64 { return float64(s.Recorded) }),
+	ofAudit("lost_total", "Denials that could not be written, and are in the server's own log instead.", func(s audit.Stats) float64 { return float64(s.Lost) }),
+	ofAudit("held_back_total", "Failed authentications that stand in an entry with others.", func(s audit.Stats) float64 { return float64(s.HeldBack) }),
+	ofAudit("sealed_total", "Entries that this server has sealed.", func(s audit.Stats) float64 { return float64(s.Sealed) }),
+	ofAudit("entries", "Sealed entries of the log, as this server saw it last.", func(s audit.Stats) float64 { return float64(s.Size) }),
+	ofAudit("unsealed_age_seconds", "For how long there have been entries that are not sealed.", func(s audit.Stats) float64 { return s.UnsealedAge.Seconds() }),
+	ofAudit("seal_failures_total", "Attempts to seal that failed.", func(s audit.Stats) float64 { return float64(s.SealFailures) }),
+	ofAudit("checkpoint_file_entries", "Size of the log in the newest checkpoint of the file.", func(s audit.Stats) float64 { return float64(s.FileSize) }),
+	ofAudit("checkpoint_file_failures_total", "Checkpoints that could not be written to the file.", func(s audit.Stats) float64 { return float64(s.FileFailures) }),
+	ofAudit("witness_entries", "Size of the log in the newest checkpoint that the witness has.", func(s audit.Stats) float64 { return float64(s.PostedSize) }),
+	ofAudit("witness_failures_total", "Checkpoints that the witness did not take.", func(s audit.Stats) float64 { return float64(s.PostFailures) }),
+	ofAudit("tampered", "1 if the database contradicts what was sealed.", func(s audit.Stats) float64 {
+		if s.Tampered {
+			return 1
+		}
+		return 0
+	}),
+}
+
+type auditMetric struct {
+	desc *prometheus.Desc
+	kind prometheus.ValueType
+	read func(audit.Stats) float64
+}
+
+func ofAudit(name, help string, read func(audit.Stats) float64) auditMetric {
+	m := auditMetric{prometheus.NewDesc("coderclaw_audit_"+name, help, nil, nil), prometheus.GaugeValue, read}
+	if strings.HasSuffix(name, "_total") {
+		m.kind = prometheus.CounterValue
+	}
+	return m
+}
+
+func (a auditNumbers) Describe(ch chan<- *prometheus.Desc) {
+	for _, m := range auditMetrics {
+		ch <- m.desc
+	}
+}
+
+func (a auditNumbers) Collect(ch chan<- prometheus.Metric) {
+	stats := a.log.Stats()
+	for _, m := range auditMetrics {
+		ch <- prometheus.MustNewConstMetric(m.desc, m.kind, m.read(stats))
 	}
 }

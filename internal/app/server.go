@@ -167,7 +167,7 @@ func newServer(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, log *
 		return nil, err
 	}
 
-	metrics := newMetrics(pool, s.tasks)
+	metrics := newMetrics(pool, s.tasks, s.audit)
 	latest, err := postgres.Latest(migrations.FS)
 	if err != nil {
 		return nil, err
@@ -239,6 +239,7 @@ func (s *server) run(ctx context.Context) error {
 	background.Go(func() error { return s.identity.Run(engine) })
 	background.Go(func() error { return s.providers.run(engine) })
 	background.Go(func() error { return s.audit.Run(engine) })
+	background.Go(func() error { return s.retain(engine) })
 	if p, ok := s.bus.(*stream.Postgres); ok {
 		background.Go(func() error { return p.Run(engine) })
 	}
@@ -261,9 +262,11 @@ func (s *server) run(ctx context.Context) error {
 	if err := s.inviteAdministrator(ctx); err != nil {
 		s.log.WarnContext(ctx, "no code for a first administrator", "error", err)
 	}
-	forget, err := s.announce(listener)
-	if err != nil {
-		s.log.WarnContext(ctx, "clients must be told the address", "error", err)
+	forget := func() {}
+	if s.cfg.EmbeddedPostgres { // it is this user's own
+		if forget, err = s.announce(listener); err != nil {
+			s.log.WarnContext(ctx, "clients must be told the address", "error", err)
+		}
 	}
 	s.log.InfoContext(ctx, "serving", "url", urlOf(listener), "mode", s.cfg.Mode, "version", version, "pid", os.Getpid())
 	err = front.Wait()

@@ -39,8 +39,9 @@ type Config struct {
 	// of security.yaml: the server refuses to start with one that neither knows.
 	// Default: developer.
 	DefaultRoles []string `ignored:"true"`
-	// deployment.allowRemoteSessions. Default: false.
-	AllowRemoteSessions bool `ignored:"true"`
+	// CODERCLAW_ALLOW_REMOTE_SESSIONS, deployment.allowRemoteSessions: whether
+	// sessions can be opened from other machines. Default: false.
+	AllowRemoteSessions bool `split_words:"true"`
 	// CODERCLAW_MAX_CONCURRENT_TASKS, deployment.maxConcurrentTasks: how many
 	// tasks the server's own worker runs at once, 1 to 10000. Default: 10.
 	MaxConcurrentTasks int `split_words:"true"`

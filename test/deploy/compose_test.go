@@ -89,6 +89,20 @@ func TestNoContainerHasMoreRightsThanItNeeds(t *testing.T) {
 	}
 }
 
+// state is where the server keeps what must outlive its container.
+const state = "/var/lib/coderclaw/"
+
+func TestWhatSealsTheAuditLogOutlivesTheContainer(t *testing.T) {
+	t.Parallel()
+	server := mustLoad(t, nil, "docker-compose.yml").Services["server"]
+	file := deref(server.Environment["CODERCLAW_AUDIT_CHECKPOINT_FILE"])
+	if !strings.HasPrefix(file, state) || !slices.ContainsFunc(server.Volumes, func(v types.ServiceVolumeConfig) bool {
+		return v.Type == types.VolumeTypeVolume && v.Target+"/" == state
+	}) {
+		t.Errorf("checkpoints are in %q, volumes are %+v", file, server.Volumes)
+	}
+}
+
 func TestSecretsComeFromFilesAndNotFromTheEnvironment(t *testing.T) {
 	t.Parallel()
 	p := mustLoad(t, nil, "docker-compose.yml")
@@ -100,7 +114,8 @@ func TestSecretsComeFromFilesAndNotFromTheEnvironment(t *testing.T) {
 		}
 		for variable, value := range service.Environment {
 			file, isFile := strings.CutPrefix(deref(value), "/run/secrets/")
-			if strings.HasSuffix(variable, "_FILE") != isFile {
+			// What seals the audit log is made by the server, and stays.
+			if strings.HasSuffix(variable, "_FILE") != isFile && !strings.HasPrefix(deref(value), state) {
 				t.Errorf("%s: %s=%s", name, variable, deref(value))
 			}
 			if isFile && !slices.ContainsFunc(service.Secrets, func(s types.ServiceSecretConfig) bool { return s.Source == file }) {
@@ -145,7 +160,7 @@ func TestTheWorkspaceCanBeADirectory(t *testing.T) {
 	t.Parallel()
 	for source, want := range map[string]string{"": types.VolumeTypeVolume, "CODERCLAW_WORKSPACE=/srv/repositories": types.VolumeTypeBind} {
 		volumes := mustLoad(t, []string{source}, "docker-compose.yml").Services["server"].Volumes
-		if len(volumes) != 1 || volumes[0].Target != "/workspace" || volumes[0].Type != want {
+		if len(volumes) != 2 || volumes[0].Target != "/workspace" || volumes[0].Type != want {
 			t.Errorf("with %q the server mounts %+v, not a %s", source, volumes, want)
 		}
 	}

@@ -25,6 +25,8 @@ import (
 	"log/slog"
 	"net/url"
 	"os"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -136,14 +138,35 @@ func (c *Cluster) start(ctx context.Context) error {
 }
 
 // URL returns how to connect to a database of the cluster.
-func (c *Cluster) URL(database string) string {
+func (c *Cluster) URL(database string) string { return urlAt(c.layout.socketDir, database) }
+
+func urlAt(socketDir, database string) string {
 	u := url.URL{
 		Scheme:   "postgres",
 		User:     url.User(User),
 		Path:     "/" + database,
-		RawQuery: url.Values{"host": {c.layout.socketDir}, "port": {port}}.Encode(),
+		RawQuery: url.Values{"host": {socketDir}, "port": {port}}.Encode(),
 	}
 	return u.String()
+}
+
+// RunningURL returns how to connect to a database of the cluster in dir that
+// another process keeps running.
+func RunningURL(dir, database string) (string, error) {
+	l, err := newLayout(dir)
+	if err != nil {
+		return "", err
+	}
+	// The fifth line names the directory of the socket.
+	text, err := os.ReadFile(filepath.Join(l.data, "postmaster.pid"))
+	if err != nil {
+		return "", fmt.Errorf("find the running PostgreSQL: %w", err)
+	}
+	lines := strings.Split(string(text), "\n")
+	if len(lines) < 5 || lines[4] == "" {
+		return "", errors.New("find the running PostgreSQL: it is only starting")
+	}
+	return urlAt(lines[4], database), nil
 }
 
 // Done is closed when the server has ended for good: after Stop, or because it

@@ -1,0 +1,152 @@
+package app_test
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/coderclaw/runtime/api"
+	"github.com/coderclaw/runtime/internal/postgres/pgtest"
+)
+
+// run runs a command of the server to its end.
+func (in *installation) run(args ...string) (output string, code int) {
+	in.t.Helper()
+	path, err := build()
+	if err != nil {
+		in.t.Fatal(err)
+	}
+	cmd := exec.CommandContext(patient(in.t), path, args...)
+	cmd.Env = in.env
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Run(); err != nil && cmd.ProcessState == nil {
+		in.t.Fatal(err)
+	}
+	return out.String(), cmd.ProcessState.ExitCode()
+}
+
+// sealed waits until the checkpoint file tells of so many entries.
+func (in *installation) sealed(file string, entries int) {
+	in.t.Helper()
+	for deadline := time.Now().Add(patience); ; {
+		text, err := os.ReadFile(file)
+		if err == nil {
+			for checkpoint := range strings.SplitSeq(string(text), "\n\n") {
+				// Origin, size and root stand in lines of their own.
+				if lines := strings.Split(strings.TrimSpace(checkpoint), "\n"); len(lines) > 2 {
+					if size, err := strconv.Atoi(lines[1]); err == nil && size >= entries {
+						return
+					}
+				}
+			}
+		}
+		if time.Now().After(deadline) {
+			in.t.Fatalf("nothing is sealed: %s, %v", text, err)
+		}
+		select {
+		case <-in.t.Context().Done():
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+func TestAuditVerifyFindsWhatWasChangedBehindTheServersBack(t *testing.T) {
+	t.Parallel()
+	ctx := patient(t)
+	url := pgtest.EmptyURL(t)
+	in := newInstallation(t, "CODERCLAW_DATABASE_URL="+url)
+	checkpoints := filepath.Join(in.home, "data", "audit", "checkpoints")
+	server := in.serving("serve")
+	owner, err := pgx.Connect(ctx, url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer owner.Close(context.Background())
+	var size int
+	var checkpoint string // while the log was shorter
+	for n := range 3 {
+		if _, err := in.client().SubmitTask(ctx, api.NewTask{Description: "d", Input: "i", Dispatch: api.DispatchManual}); err != nil {
+			t.Fatal(err)
+		}
+		in.sealed(checkpoints, n+1)
+		if n == 0 {
+			if err := owner.QueryRow(ctx, `SELECT size, checkpoint FROM audit_seal`).Scan(&size, &checkpoint); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+in.address+"/metrics", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := io.ReadAll(resp.Body)
+	resp.Body.Close()
+	if err != nil || !strings.Contains(string(text), "coderclaw_audit_entries 3\n") || !strings.Contains(string(text), "coderclaw_audit_tampered 0\n") {
+		t.Errorf("the metrics do not tell of the audit log: %v", err)
+	}
+	if err := server.stop(t, os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+
+	verify := func(wantCode int, want string, args ...string) {
+		t.Helper()
+		out, code := in.run(append([]string{"audit", "verify"}, args...)...)
+		if code != wantCode || !strings.Contains(out, want) {
+			t.Errorf("audit verify %v: exit code %d, want %d and %q:\n%s", args, code, wantCode, want, out)
+		}
+	}
+	verify(0, "is what was sealed", "--checkpoint", checkpoints)
+	verify(0, "it does not show whether the end was cut off")
+	verify(1, "no such file", "--checkpoint", checkpoints+".not")
+	verify(1, "is not a public key", "--key", "mine")
+
+	tamper := func(sql string, args ...any) {
+		t.Helper()
+		if _, err := owner.Exec(ctx, `SET session_replication_role = replica`); err != nil { // past the triggers
+			t.Fatal(err)
+		}
+		if _, err := owner.Exec(ctx, sql, args...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tamper(`CREATE TEMP TABLE before AS SELECT * FROM audit_entries`)
+	tamper(`UPDATE audit_entries SET user_id = 'local:eve' WHERE id = (SELECT max(id::text)::uuid FROM audit_entries)`)
+	verify(1, "changed", "--checkpoint", checkpoints)
+	tamper(`UPDATE audit_entries e SET user_id = b.user_id FROM before b WHERE b.id = e.id`)
+	verify(0, "is what was sealed", "--checkpoint", checkpoints)
+
+	// Set everything in the database back to what it was when the log was
+	// shorter: only what was kept elsewhere tells.
+	tamper(`DELETE FROM audit_entries WHERE id IN (SELECT entry_id FROM audit_leaves WHERE seq >= $1)`, size)
+	tamper(`DELETE FROM audit_leaves WHERE seq >= $1`, size)
+	tamper(`UPDATE audit_seal SET size = $1, checkpoint = $2`, size, checkpoint)
+	verify(0, "it does not show whether the end was cut off")
+	verify(1, "truncated", "--checkpoint", checkpoints)
+}
+
+func TestTheHealthCheckFindsItsServerWhereverItListens(t *testing.T) {
+	t.Parallel()
+	in := newInstallation(t, "CODERCLAW_DATABASE_URL="+pgtest.EmptyURL(t))
+	if out, code := in.run("healthcheck"); code != 1 {
+		t.Errorf("without a server: %d %s", code, out)
+	}
+	in.serving("serve")
+	if out, code := in.run("healthcheck"); code != 0 {
+		t.Errorf("with a server: %d %s", code, out)
+	}
+}
