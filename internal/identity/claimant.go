@@ -88,7 +88,7 @@ func (s *Service) prove(ctx context.Context, cr Credential, o Origin) (*claimant
 func claimantOf(i provider.Identity) *claimant {
 	return &claimant{
 		userID: i.UserID, method: i.Provider, projectID: i.ProjectID, inProject: i.Roles,
-		defaults: len(i.Roles) == 0, identity: &i, oneUse: i.OneUse,
+		defaults: !i.OneUse || len(i.Roles) == 0, identity: &i, oneUse: i.OneUse,
 	}
 }
 

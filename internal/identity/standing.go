@@ -61,15 +61,17 @@ type standingRow struct {
 }
 
 // standingSQL reads a session with all that it rests on. Default roles are for
-// users without any role, not for those whose roles are in other projects. With
-// $2, a session that its own user has ended counts as one that has not.
+// users without any role, not for those whose roles are in other projects. What
+// the provider said last of a user counts for sessions from before, too; services
+// and workflows have what their session was opened with. With $2, a session that
+// its own user has ended counts as one that has not.
 const standingSQL = `
 	SELECT s.user_id, s.device_id, s.method, s.key_id, s.project_id, s.key_thumbprint,
 		least(s.expires_at, k.expires_at) AS expires_at,
-		s.default_roles AND (k.user_id IS NULL OR u.roles = '{}') AS default_roles,
-		CASE WHEN k.user_id IS NULL THEN s.given_roles ELSE ARRAY(
+		s.default_roles AND (NOT users_own OR u.roles = '{}') AS default_roles,
+		CASE WHEN users_own THEN ARRAY(
 			SELECT jsonb_array_elements_text(u.roles -> project) FROM unnest(ARRAY['', s.project_id]) project
-		) END AS given_roles,
+		) ELSE s.given_roles END AS given_roles,
 		s.roles, s.scopes, b.roles AS bound_roles, b.bound, d.trust, s.local,
 		CASE
 			WHEN s.revoked_at IS NOT NULL AND NOT ($2 AND s.revoked_by = s.user_id) THEN 'the session was revoked'
@@ -83,6 +85,7 @@ const standingSQL = `
 	LEFT JOIN users u ON u.id = s.user_id
 	LEFT JOIN api_keys k ON k.id = s.key_id
 	LEFT JOIN devices d ON d.id = s.device_id
+	CROSS JOIN LATERAL (SELECT s.method <> '` + actionsMethod + `' AND (k.id IS NULL OR k.user_id IS NOT NULL) AS users_own) whose
 	LEFT JOIN LATERAL (
 		SELECT coalesce(array_agg(DISTINCT role) FILTER (WHERE project_id IN ('', s.project_id)), '{}') AS roles,
 			count(*) > 0 AS bound

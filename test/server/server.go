@@ -22,16 +22,34 @@ const stopTimeout = time.Minute
 // Root is the root of the repository, from the directory of any test here.
 const Root = "../.."
 
+// Settings are what a server is started with besides what every one has.
+type Settings struct {
+	Environment []string
+	Files       map[string]string // of the configuration directory, by name
+}
+
 // Start runs "coderclawd dev" and returns its address once it answers. When t
 // ends the server is told to stop, and t fails if it does not do so cleanly.
-func Start(t *testing.T) (url string) {
+func Start(t *testing.T) (url string) { return StartWith(t, Settings{}) }
+
+// StartWith is Start with settings.
+func StartWith(t *testing.T, s Settings) (url string) {
 	t.Helper()
 	workspace, err := filepath.Abs(Root)
 	if err != nil {
 		t.Fatal(err)
 	}
 	home := directory(t)
-	cmd := exec.Command(build(t, home), "dev")
+	for name, text := range s.Files {
+		path := filepath.Join(home, ".coderclaw", ".coderClaw", name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.Command(Build(t, home, "coderclawd"), "dev")
 	cmd.Env = append(Environment(),
 		"HOME="+home,
 		"CODERCLAW_DATA_DIR="+filepath.Join(home, "data"),
@@ -39,6 +57,7 @@ func Start(t *testing.T) (url string) {
 		"CODERCLAW_LOG_FORMAT=json",
 		"CODERCLAW_WORKSPACE_ROOT="+workspace,
 	)
+	cmd.Env = append(cmd.Env, s.Environment...)
 	cmd.SysProcAttr = endWithParent()
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
@@ -85,13 +104,14 @@ func Start(t *testing.T) (url string) {
 	}
 }
 
-func build(t *testing.T, dir string) (binary string) {
+// Build builds one of the programs into a directory.
+func Build(t *testing.T, dir, program string) (binary string) {
 	t.Helper()
-	binary = filepath.Join(dir, "coderclawd")
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "./cmd/coderclawd")
+	binary = filepath.Join(dir, program)
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "./cmd/"+program)
 	cmd.Dir = Root
 	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build coderclawd: %v\n%s", err, out)
+		t.Fatalf("build %s: %v\n%s", program, err, out)
 	}
 	return binary
 }
