@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -169,6 +170,10 @@ func (s *Service) open(ctx context.Context, o Opening, cl *claimant, proof *dpop
 	}
 	if d := s.mayOpen(p, o, cl); d != nil {
 		return Session{}, s.refuse(ctx, c, a, d)
+	}
+	// A token or key that is used as it is bounds its session by itself.
+	if most := p.MaxSession(); most > 0 && (refresh != nil || o.Browser) {
+		o.TTL = min(cmp.Or(o.TTL, s.sessionTTL), most)
 	}
 	var opened Session
 	changed := false

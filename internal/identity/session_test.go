@@ -123,3 +123,28 @@ func TestARevokedSessionEndsAtOnce(t *testing.T) {
 		t.Errorf("%+v, %v", got, err)
 	}
 }
+
+func TestTheDocumentBoundsHowLongASessionLives(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.user(t, "ann", policy.Developer)
+	lives := func(ttl time.Duration) time.Duration {
+		o := byPassword("ann")
+		o.TTL = ttl
+		s := r.open(t, o).Session
+		return s.ExpiresAt.Sub(s.CreatedAt)
+	}
+	if got := lives(20 * time.Hour); got != 20*time.Hour {
+		t.Errorf("without a document it lives for %v", got)
+	}
+	r.policies.set(t, "identity:\n  sessions:\n    maxHours: 2\n")
+	for _, asked := range []time.Duration{0, time.Hour, 20 * time.Hour} {
+		want := 2 * time.Hour
+		if asked == time.Hour {
+			want = time.Hour
+		}
+		if got := lives(asked); got != want {
+			t.Errorf("asked for %v it lives for %v, want %v", asked, got, want)
+		}
+	}
+}

@@ -3,6 +3,7 @@ package policy
 import (
 	"maps"
 	"slices"
+	"time"
 )
 
 // Provider is a kind of identity provider.
@@ -130,4 +131,15 @@ func (p *Policy) Accepts(kind Provider) bool {
 		}
 	}
 	return true
+}
+
+// MaxSession returns the longest that a session may live, or 0 if the documents
+// do not say.
+func (p *Policy) MaxSession() time.Duration {
+	for i := range p.documents {
+		if h := p.documents[i].Identity.Sessions.MaxHours; h > 0 {
+			return time.Duration(h) * time.Hour
+		}
+	}
+	return 0
 }
