@@ -262,11 +262,13 @@ func (s *server) run(ctx context.Context) error {
 	if err := s.inviteAdministrator(ctx); err != nil {
 		s.log.WarnContext(ctx, "no code for a first administrator", "error", err)
 	}
-	forget := func() {}
-	if s.cfg.EmbeddedPostgres { // it is this user's own
-		if forget, err = s.announce(listener); err != nil {
-			s.log.WarnContext(ctx, "clients must be told the address", "error", err)
+	forget, err := s.announce(listener)
+	if err != nil {
+		level := slog.LevelDebug // where nobody but the server looks, nothing can be written either
+		if s.cfg.EmbeddedPostgres {
+			level = slog.LevelWarn
 		}
+		s.log.Log(ctx, level, "clients must be told the address", "error", err)
 	}
 	s.log.InfoContext(ctx, "serving", "url", urlOf(listener), "mode", s.cfg.Mode, "version", version, "pid", os.Getpid())
 	err = front.Wait()

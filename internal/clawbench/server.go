@@ -158,6 +158,7 @@ func serverEnvironment(dir, database string) []string {
 		"CODERCLAW_DATABASE_URL_FILE": "",
 		"CODERCLAW_EMBEDDED_POSTGRES": "",
 		"CODERCLAW_CONFIG_DIR":        filepath.Join(dir, "server", "config"),
+		"CODERCLAW_DATA_DIR":          filepath.Join(dir, "server", "data"),
 		"CODERCLAW_WORKSPACE_ROOT":    dir,
 	}
 	var env []string
