@@ -4,6 +4,7 @@ package examples
 
 import (
 	"bytes"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -84,13 +85,51 @@ func TestBasicTaskSubmissionFollowsATaskToItsReport(t *testing.T) {
 	}
 }
 
+func TestSecurityChecksAskBeforeTheyAct(t *testing.T) {
+	t.Parallel()
+	const token, password = "the-operators-token-of-this-test", "correct horse battery staple"
+	url := server.StartWith(t, server.Settings{Environment: []string{"CODERCLAW_REQUIRE_AUTH=true", "CODERCLAW_TOKEN=" + token}})
+	for path, body := range map[string]string{
+		"/v1/users":         `{"login":"ann","password":"` + password + `"}`,
+		"/v1/role-bindings": `{"userId":"local:ann","role":"developer"}`,
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+path, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Content-Type", "application/json")
+		req.Header.Set("Authorization", "Bearer "+token)
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusCreated {
+			t.Fatalf("POST %s: %s", path, resp.Status)
+		}
+	}
+	want, err := os.ReadFile(filepath.Join("testdata", "security-checks.txt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for language, command := range languages {
+		t.Run(language, func(t *testing.T) {
+			t.Parallel()
+			out, err := run(t, command("security-checks"), "CODERCLAW_URL="+url, "CLAW_USER=ann", "CLAW_PASSWORD="+password)
+			if got := id.ReplaceAllString(out, "ID"); err != nil || got != string(want) {
+				t.Errorf("%v, printed:\n%s\nwant:\n%s", err, got, want)
+			}
+		})
+	}
+}
+
 func TestExamplesFailWhereNoServerAnswers(t *testing.T) {
 	t.Parallel()
 	for language, command := range languages {
-		for _, example := range []string{"basic-task-submission", "task-lifecycle"} {
+		for _, example := range []string{"basic-task-submission", "security-checks", "task-lifecycle"} {
 			t.Run(language+" "+example, func(t *testing.T) {
 				t.Parallel()
-				out, err := run(t, command(example), "CODERCLAW_URL=http://127.0.0.1:1")
+				out, err := run(t, command(example), "CODERCLAW_URL=http://127.0.0.1:1", "CLAW_USER=ann", "CLAW_PASSWORD=x")
 				if err == nil || out != "" {
 					t.Errorf("%v, printed:\n%s", err, out)
 				}
