@@ -5,12 +5,13 @@ import (
 	"time"
 )
 
-// PermissionQuery is the body of POST /v1/permissions/check: may I? With only a
-// permission the answer is about that; an agent or a skill asks whether a task
-// with it may be submitted.
+// PermissionQuery is the body of POST /v1/permissions/check: may I? Without a
+// permission it asks whether a task with the agent, the skill and the labels may
+// be submitted, as POST /v1/tasks would decide. With nothing but a permission
+// the answer is about that alone.
 type PermissionQuery struct {
-	Permission string            `json:"permission,omitempty" enum:"task:submit,task:read,task:cancel,agent:invoke,skill:execute,config:read,config:write,admin:all" doc:"Default: task:submit."`
-	AgentID    string            `json:"agentId,omitempty" maxLength:"128"`
+	Permission string            `json:"permission,omitempty" enum:"task:submit,task:read,task:cancel,agent:invoke,skill:execute,config:read,config:write,admin:all" doc:"Absent: what submitting a task takes."`
+	AgentID    string            `json:"agentId,omitempty" maxLength:"128" doc:"Default, for a task: general-purpose."`
 	SkillID    string            `json:"skillId,omitempty" maxLength:"128"`
 	ProjectID  string            `json:"projectId,omitempty" maxLength:"128" doc:"Default: that of the session."`
 	Labels     map[string]string `json:"labels,omitempty" doc:"Those of the task."`

@@ -142,8 +142,12 @@ func newServer(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, log *
 		File:         fromFile,
 		Runnable:     func(a registry.Agent) error { return executors.Runnable(httpapi.WireAgent(a)) },
 		EnforceTrust: cfg.EnforceTrust, DefaultRoles: roles(cfg), Recorder: s.audit, Bus: s.bus,
+		Workspace: filepath.Join(cfg.WorkspaceRoot, ".coderClaw", "security.yaml"),
 	})
 	if err := agents.ImportFile(ctx, cfg.SecurityFile()); err != nil {
+		return nil, err
+	}
+	if err := agents.CheckWorkspace(ctx); err != nil {
 		return nil, err
 	}
 	s.identity, err = identity.New(pool, identity.Options{

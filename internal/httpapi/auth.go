@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -157,6 +158,10 @@ func (s *Server) authorize(ctx huma.Context, next func(huma.Context)) {
 	next(huma.WithValue(ctx, callerKey, c))
 }
 
+// aboutTasks are the actions that the engine decides about again, when it knows
+// the task.
+var aboutTasks = []string{"task.submit", "task.cancel"}
+
 func (s *Server) admitted(r *http.Request, operation map[string]any, id string) (policy.Caller, *Problem) {
 	permission, action := operation[permissionOf].(policy.Permission), operation[actionOf].(string)
 	ctx, peer := r.Context(), edge.PeerOf(r.Context())
@@ -188,7 +193,10 @@ func (s *Server) admitted(r *http.Request, operation map[string]any, id string) 
 			return c, p
 		}
 	}
-	d, err := s.policies.Decide(ctx, c, policy.Request{Permission: permission, Action: action, ProjectID: c.ProjectID})
+	d, err := s.policies.Decide(ctx, c, policy.Request{
+		Permission: permission, Action: action, ProjectID: c.ProjectID,
+		Preliminary: slices.Contains(aboutTasks, action),
+	})
 	if err == nil && !d.Allowed {
 		resource, _, _ := strings.Cut(action, ".")
 		s.recorder.Record(ctx, audit.NewEntry(c, action, resource, id, d))

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"strconv"
@@ -8,6 +9,7 @@ import (
 	"github.com/coderclaw/runtime/api"
 	"github.com/coderclaw/runtime/internal/policy"
 	"github.com/coderclaw/runtime/internal/registry"
+	"github.com/coderclaw/runtime/internal/task"
 )
 
 // PolicyDocuments are the documents that say who may do what: that of the
@@ -247,8 +249,9 @@ func (s *Server) checkPermission(ctx context.Context, c policy.Caller, in *struc
 	r := policy.Request{
 		Permission: policy.Permission(q.Permission), ProjectID: q.ProjectID, AgentID: q.AgentID, SkillID: q.SkillID, Labels: q.Labels,
 	}
-	if r.Permission == "" {
-		r.Permission = policy.TaskSubmit
+	if r.Permission == "" || r.Permission == policy.TaskSubmit && (q.SkillID != "" || len(q.Labels) > 0) {
+		// It is about a task, which has an agent.
+		r.Permission, r.AgentID = policy.TaskSubmit, cmp.Or(q.AgentID, task.DefaultAgent)
 	}
 	if r.ProjectID == "" {
 		r.ProjectID = c.ProjectID

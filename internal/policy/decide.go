@@ -22,6 +22,10 @@ type Request struct {
 	// Opening says that a session is being opened: deviceTrust.minimumLevel
 	// then counts instead of minimumTrustLevel.
 	Opening bool
+	// Preliminary says that the agent, the skill and the labels are not known
+	// yet, and that it will be asked again when they are: custom rules, which may
+	// depend on them, wait for that.
+	Preliminary bool
 }
 
 // Decide says whether c may do what r asks for. All layers must allow, and
@@ -258,7 +262,7 @@ func (p *Policy) organizationDenies(d *Decision, r *Request) bool {
 }
 
 func (p *Policy) customDenies(d *Decision, c *Caller, r *Request, trust TrustLevel) bool {
-	if !p.custom {
+	if !p.custom || r.Preliminary {
 		return false
 	}
 	f := &facts{caller: *c, request: *r, trust: trust}

@@ -49,12 +49,15 @@ var Permissions = []Permission{
 }
 
 // Err returns nil for an allowed decision and a Forbidden fault with the
-// reason for a denied one.
+// reason, and the rule if there is one, for a denied one.
 func (d Decision) Err() error {
-	if d.Allowed {
+	switch {
+	case d.Allowed:
 		return nil
+	case d.Rule == "":
+		return fault.New(fault.Forbidden, "%s", d.Reason)
 	}
-	return fault.New(fault.Forbidden, "%s", d.Reason)
+	return fault.New(fault.Forbidden, "%s (%s)", d.Reason, d.Rule)
 }
 
 // undocumented is the policy without any document.

@@ -13,7 +13,7 @@ import (
 )
 
 // Decide says whether the caller may do what is asked, by the policies in force
-// in the request's project. Of the agent and the skill that the request names
+// in the request's project; where tasks belong to none, that in the workspace. Of the agent and the skill that the request names
 // it fills in what their definitions say. A skill that is disabled, or that
 // nobody defined, may not be used.
 //
@@ -22,6 +22,9 @@ func (r *Registry) Decide(ctx context.Context, c policy.Caller, q policy.Request
 	s, err := r.current(ctx)
 	if err != nil {
 		return policy.Decision{}, err
+	}
+	if s.workspace != nil && inWorkspace(q) {
+		return s.decide(s.workspace.policy, c, q), nil
 	}
 	p, err := r.inForce(ctx, s, q.ProjectID)
 	if err != nil {

@@ -34,14 +34,15 @@ import (
 // Registry answers which agents and skills there are, and who may do what. It
 // is safe for concurrent use.
 type Registry struct {
-	pool     *pgxpool.Pool
-	runnable func(Agent) error
-	base     map[string]Agent // built in, or from the file
-	options  policy.Options
-	recorder Recorder
-	bus      Bus
-	now      func() time.Time
-	patience time.Duration // with a query
+	pool      *pgxpool.Pool
+	runnable  func(Agent) error
+	base      map[string]Agent // built in, or from the file
+	options   policy.Options
+	workspace string
+	recorder  Recorder
+	bus       Bus
+	now       func() time.Time
+	patience  time.Duration // with a query
 
 	flight singleflight.Group
 	mu     sync.Mutex // guards what follows
@@ -49,6 +50,9 @@ type Registry struct {
 	cached *snapshot
 	read   kept[parsed]
 	ready  kept[compiled]
+	// lastWorkspace is what was in the workspace when it was looked at.
+	lastWorkspace *workspace
+	looked        bool
 }
 
 // Recorder keeps denials, which have no transaction of their own to stand in.
@@ -75,6 +79,9 @@ type Options struct {
 	// security.defaultRoles.
 	EnforceTrust bool
 	DefaultRoles []policy.Role
+	// Workspace is the file of the policy in the workspace, which may come and
+	// go; "": there is never one.
+	Workspace string
 	// Recorder must be there if callers that may be denied ask for changes.
 	Recorder Recorder
 	// Bus. Default: one that nobody else hears.
@@ -92,7 +99,7 @@ func New(pool *pgxpool.Pool, o Options) *Registry {
 		o.Bus = &stream.Memory{}
 	}
 	r := &Registry{
-		pool: pool, runnable: o.Runnable, base: base, recorder: o.Recorder, bus: o.Bus,
+		pool: pool, runnable: o.Runnable, base: base, recorder: o.Recorder, bus: o.Bus, workspace: o.Workspace,
 		options: policy.Options{EnforceTrust: o.EnforceTrust, DefaultRoles: o.DefaultRoles},
 		now:     time.Now, patience: loadTimeout,
 		read: kept[parsed]{}, ready: kept[compiled]{},

@@ -13,6 +13,7 @@ import (
 	"github.com/coderclaw/runtime/internal/fault"
 	"github.com/coderclaw/runtime/internal/policy"
 	"github.com/coderclaw/runtime/internal/postgres"
+	"github.com/coderclaw/runtime/internal/stream"
 )
 
 const (
@@ -32,7 +33,9 @@ type snapshot struct {
 	// versions are those of the policy documents in force, by project; the
 	// organisation's stands under "".
 	versions map[string]int64
-	taken    time.Time
+	// workspace is the policy in the workspace; nil: there is none.
+	workspace *workspace
+	taken     time.Time
 }
 
 // current returns a snapshot no older than freshness that holds every write of
@@ -110,6 +113,13 @@ func (r *Registry) load(ctx context.Context, writes uint64) (*snapshot, error) {
 	if err := r.pool.SendBatch(ctx, b).Close(); err != nil {
 		return nil, fmt.Errorf("read agents, skills and policies: %w", postgres.Fault(err))
 	}
+	r.mu.Lock()
+	was, looked := r.lastWorkspace, r.looked
+	r.mu.Unlock()
+	var err error
+	if s.workspace, err = r.readWorkspace(ctx, was, s.versions[""]); err != nil {
+		return nil, err
+	}
 	for id, a := range agents {
 		agents[id] = r.judged(a)
 	}
@@ -118,9 +128,14 @@ func (r *Registry) load(ctx context.Context, writes uint64) (*snapshot, error) {
 	}
 	s.agents, s.skills = newSet(agents), newSet(skills)
 	r.mu.Lock()
-	defer r.mu.Unlock()
+	changed := looked && s.workspace != was
+	r.lastWorkspace, r.looked = s.workspace, true
 	if r.writes == writes {
 		r.cached = s
+	}
+	r.mu.Unlock()
+	if changed { // running tasks may be allowed no more
+		r.bus.Publish(stream.Signal{Topic: stream.AccessChanged})
 	}
 	return s, nil
 }

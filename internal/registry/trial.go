@@ -65,6 +65,9 @@ func (t *Trial) policy(ctx context.Context, projectID string) (*policy.Policy, e
 		return nil, err
 	}
 	own := parsed{projectID: projectID}
+	if w := t.snapshot.workspace; projectID == "" && w != nil {
+		own.document, own.err = policy.ParseDocument([]byte(w.text), projectFile, policy.Project)
+	}
 	if projectID != "" {
 		if own, err = t.registry.document(ctx, projectID, t.snapshot.versions[projectID]); err != nil {
 			return nil, err

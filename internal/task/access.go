@@ -56,6 +56,8 @@ func (s *Service) allow(ctx context.Context, c policy.Caller, r policy.Request, 
 		return audit.Entry{}, err
 	}
 	entry := audit.NewEntry(c, r.Action, resourceType, id, d)
+	// Whoever is confined to no project acts in that of the task.
+	entry.ProjectID = r.ProjectID
 	if r.Action == actionSubmit {
 		// What is decided of later tasks is decided of this one: what would
 		// another policy have said?

@@ -176,7 +176,6 @@ func (s *Service) Cancel(ctx context.Context, c policy.Caller, id uuid.UUID) (Ta
 	if err != nil {
 		return Task{}, err
 	}
-	entry.ProjectID = t.ProjectID
 	return s.cancel(ctx, id, entry)
 }
 

@@ -45,7 +45,8 @@ type New struct {
 	By policy.Permission
 }
 
-const defaultAgent = "general-purpose"
+// DefaultAgent is asked to do what names no agent.
+const DefaultAgent = "general-purpose"
 
 // Submit accepts a task. With a key, the same request by the same user is
 // answered with the first answer again, however often and however concurrently
@@ -143,7 +144,6 @@ func (s *Service) accept(ctx context.Context, c policy.Caller, batch []New, at f
 		if err != nil {
 			return nil, err
 		}
-		entry.ProjectID = n.ProjectID
 		news[i] = &insertion{task: &tasks[i], entry: entry, key: key, index: i, hash: hash}
 	}
 	return tasks, s.insert(ctx, c, tasks, news, at)
@@ -151,7 +151,7 @@ func (s *Service) accept(ctx context.Context, c policy.Caller, batch []New, at f
 
 func (n *New) setDefaults() {
 	if n.AgentID == "" {
-		n.AgentID = defaultAgent
+		n.AgentID = DefaultAgent
 	}
 	if n.Dispatch == "" {
 		n.Dispatch = Auto
