@@ -183,8 +183,7 @@ func (p *providers) run(ctx context.Context) error {
 
 // refresh builds the providers anew if the document is another.
 func (p *providers) refresh(ctx context.Context) error {
-	root := policy.Caller{UserID: "system", Roles: []policy.Role{policy.Admin}, AllProjects: true, Local: true}
-	current, err := p.registry.PolicyAt(ctx, root, "", 0)
+	current, err := p.registry.Organization(ctx)
 	if err != nil && fault.CodeOf(err) != fault.NotFound {
 		return err
 	}

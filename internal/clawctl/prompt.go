@@ -71,7 +71,9 @@ func (c *cli) hidden(ctx context.Context, question string) (string, error) {
 		return "", usagef("there is no terminal to ask at: use --password-stdin")
 	}
 	fd := int(in.Fd())
-	before, err := term.GetState(fd)
+	// Whoever types fast may begin as soon as the question is there: nothing is
+	// shown any more by then. ReadPassword takes over from there.
+	before, err := term.MakeRaw(fd)
 	if err != nil {
 		return "", fmt.Errorf("ask for a password: %w", err)
 	}
@@ -80,9 +82,7 @@ func (c *cli) hidden(ctx context.Context, question string) (string, error) {
 		line, err := term.ReadPassword(fd)
 		return string(line), err
 	})
-	if ctx.Err() != nil {
-		term.Restore(fd, before) //nolint:errcheck // there is nothing else to be done
-	}
+	term.Restore(fd, before) //nolint:errcheck // there is nothing else to be done
 	c.err.printf("\n")
 	return answer, err
 }

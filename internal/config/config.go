@@ -87,8 +87,8 @@ type Config struct {
 	// 0: any number. Default: 20.
 	RateLimitAnonymous int `split_words:"true"`
 	// CODERCLAW_MAX_STREAMS_PER_PRINCIPAL: how many streams a principal may hold
-	// open on one server; 0: any number. Callers on this machine and the
-	// operator are not bound by it. Default: 200.
+	// open on one server; 0: any number. The operator, and callers on this
+	// machine where they need no credential, are not bound by it. Default: 200.
 	MaxStreamsPerPrincipal int `split_words:"true"`
 
 	// CODERCLAW_SESSION_TTL: how long a session lives that asks for no time of

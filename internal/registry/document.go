@@ -82,6 +82,12 @@ func (r *Registry) PolicyAt(ctx context.Context, c policy.Caller, projectID stri
 	return r.versionAt(ctx, projectID, version)
 }
 
+// Organization returns the organisation's document in force, for the server
+// itself: nobody is asked whether it may. NotFound if there is none.
+func (r *Registry) Organization(ctx context.Context) (PolicyVersion, error) {
+	return r.versionAt(ctx, "", 0)
+}
+
 // DiffPolicies compares two versions. From 0 stands for no document at all, and
 // to 0 for the version in force.
 //
