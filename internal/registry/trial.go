@@ -39,7 +39,9 @@ func (r *Registry) Try(ctx context.Context, c policy.Caller, projectID string, d
 	if err != nil {
 		return nil, err
 	}
-	return &Trial{registry: r, snapshot: s, candidate: to.parsed, policies: map[string]*policy.Policy{}}, nil
+	// Once more, for decisions to call it what it would be called in force.
+	candidate := parse(projectID, to.version, to.text)
+	return &Trial{registry: r, snapshot: s, candidate: candidate, policies: map[string]*policy.Policy{}}, nil
 }
 
 // Decide is as the Registry's, but under the document that is tried. It may not

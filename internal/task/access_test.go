@@ -316,7 +316,7 @@ func TestADeniedSubmissionIsRecordedAndLeavesNothing(t *testing.T) {
 	r := newRig(t)
 	r.rights.forbid("code-modifier", "a verified device is needed")
 	_, err := r.SubmitBatch(t.Context(), ann, []task.New{{Description: "one"}, {Description: "two", AgentID: "code-modifier"}}, "")
-	if fault.CodeOf(err) != fault.Forbidden || err.Error() != "a verified device is needed" {
+	if fault.CodeOf(err) != fault.Forbidden || err.Error() != "a verified device is needed (agentPolicies[code-modifier])" {
 		t.Errorf("answered %v", err)
 	}
 	if tasks, _, err := r.List(t.Context(), ann, task.Filter{}, uuid.Max, 10); err != nil || len(tasks) != 0 {
