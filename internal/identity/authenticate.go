@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -220,7 +219,7 @@ func (s *Service) current(ctx context.Context, st *standing, o Origin) (policy.C
 func requester(p *policy.Policy, st *standing, o Origin) policy.Caller {
 	c := st.caller
 	c.Local, c.Address, c.RequestID = o.Local, o.Address, o.RequestID
-	c.AllProjects = c.ProjectID == "" && slices.Contains(p.Permissions(c), policy.AdminAll)
+	c.AllProjects = c.ProjectID == "" && p.Holds(c, policy.AdminAll)
 	return c
 }
 

@@ -203,12 +203,17 @@ func (p *Policy) Grants(r Role) []Permission { return p.grants[r].set.list() }
 // Permissions returns what c's roles grant and its credential carries, without
 // duplicates, in the order of Permissions. Whether documents let c use them
 // depends on the request.
-func (p *Policy) Permissions(c Caller) []Permission {
-	held := p.granted(&c)
+func (p *Policy) Permissions(c Caller) []Permission { return p.held(&c).list() }
+
+// Holds reports whether Permissions would return that one.
+func (p *Policy) Holds(c Caller, permission Permission) bool { return p.held(&c).has(permission) }
+
+func (p *Policy) held(c *Caller) set {
+	held := p.granted(c)
 	if c.Scopes != nil {
 		held &= setOf(c.Scopes)
 	}
-	return held.list()
+	return held
 }
 
 func (p *Policy) granted(c *Caller) (held set) {
