@@ -169,7 +169,7 @@ func healthcheckCommand() *cobra.Command {
 			if resp.StatusCode != http.StatusOK {
 				var p api.Problem
 				_ = json.NewDecoder(io.LimitReader(resp.Body, 1<<16)).Decode(&p) // the status says enough
-				return fmt.Errorf("%s: %s %s", url, resp.Status, p.Detail)
+				return fmt.Errorf("%s/readyz: %s %s", url, resp.Status, p.Detail)
 			}
 			return nil
 		},
@@ -181,23 +181,23 @@ func healthcheckCommand() *cobra.Command {
 // ownAddress is how a server of this configuration is reached from its own
 // machine, and by what.
 func ownAddress(cfg config.Config) (string, *http.Client) {
-	// The certificate is for the name by which others call the server.
-	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // it is this machine
-	client := &http.Client{Transport: transport}
-	scheme := "http://"
+	network, address, _ := config.ParseListen(cfg.Listen) // it was checked
+	transport := &http.Transport{
+		// An address that is none in particular leads to this machine, too.
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, network, address)
+		},
+		// The certificate is for the name by which others call the server.
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // it is this machine
+	}
+	if len(cfg.ACME.Domains) > 0 {
+		// Who names none of them gets no handshake.
+		transport.TLSClientConfig.ServerName = cfg.ACME.Domains[0]
+	}
+	scheme := "http"
 	if cfg.ServesTLS() {
-		scheme = "https://"
+		scheme = "https"
 	}
-	network, address, err := config.ParseListen(cfg.Listen)
-	if err != nil || network == "unix" {
-		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", address)
-		}
-		return scheme + "localhost", client
-	}
-	host, port, _ := net.SplitHostPort(address) // it was parsed
-	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-		host = "127.0.0.1"
-	}
-	return scheme + net.JoinHostPort(host, port), client
+	// By this name every server may be called.
+	return scheme + "://localhost", &http.Client{Transport: transport}
 }

@@ -274,7 +274,7 @@ func (s *server) run(ctx context.Context) error {
 		}
 		s.log.Log(ctx, level, "clients must be told the address", "error", err)
 	}
-	s.log.InfoContext(ctx, "serving", "url", urlOf(listener), "mode", s.cfg.Mode, "version", version, "pid", os.Getpid())
+	s.log.InfoContext(ctx, "serving", "url", s.urlOf(listener), "mode", s.cfg.Mode, "version", version, "pid", os.Getpid())
 	err = front.Wait()
 	forget()
 	stopEngine()
@@ -341,9 +341,13 @@ func listen(ctx context.Context, address string) (net.Listener, error) {
 	return l, nil
 }
 
-func urlOf(l net.Listener) string {
+// urlOf is how clients on this machine reach the server by its listener.
+func (s *server) urlOf(l net.Listener) string {
 	if l.Addr().Network() == "unix" {
 		return "unix:" + l.Addr().String()
+	}
+	if s.tls != nil {
+		return publicURL(s.cfg) // by another name the certificate would not do
 	}
 	host, port, err := net.SplitHostPort(l.Addr().String())
 	if ip := net.ParseIP(host); err == nil && ip != nil && ip.IsUnspecified() {
@@ -356,14 +360,10 @@ func urlOf(l net.Listener) string {
 // it. The returned function takes it away again, if it is still there.
 func (s *server) announce(l net.Listener) (forget func(), err error) {
 	path := filepath.Join(filepath.Dir(s.cfg.ConfigDir), "server.json")
-	url := urlOf(l)
-	if s.tls != nil {
-		url = publicURL(s.cfg) // by another name the certificate would not do
-	}
 	text, err := json.Marshal(struct {
 		URL string `json:"url"`
 		PID int    `json:"pid"`
-	}{url, os.Getpid()})
+	}{s.urlOf(l), os.Getpid()})
 	if err != nil {
 		return func() {}, err
 	}

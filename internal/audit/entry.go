@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -66,13 +67,19 @@ func NewEntry(c policy.Caller, action, resourceType, resourceID string, d policy
 	return e
 }
 
-// columns are those of an entry, in the order of args.
-var columns = []struct{ name, kind string }{
-	{"id", "uuid"}, {"created_at", "timestamptz"}, {"policy_version", "bigint"}, {"user_id", "text"}, {"session_id", "text"},
-	{"device_id", "text"}, {"project_id", "text"}, {"action", "text"}, {"resource_type", "text"}, {"resource_id", "text"},
-	{"result", "text"}, {"layer", "text"}, {"rule", "text"}, {"reason", "text"}, {"request_id", "text"}, {"address", "text"},
-	{"details", "text"},
-}
+type column struct{ name, kind string }
+
+// Entries that are written together are mostly of one caller, who was allowed
+// them by one rule. So what they share is sent once, and what is an entry's own
+// says by number which of that goes with it.
+var (
+	ownColumns    = []column{{"id", "uuid"}, {"created_at", "timestamptz"}, {"resource_id", "text"}, {"request_id", "text"}}
+	sharedColumns = []column{
+		{"policy_version", "bigint"}, {"user_id", "text"}, {"session_id", "text"}, {"device_id", "text"}, {"project_id", "text"},
+		{"action", "text"}, {"resource_type", "text"}, {"result", "text"}, {"layer", "text"}, {"rule", "text"}, {"reason", "text"},
+		{"address", "text"}, {"details", "text"},
+	}
+)
 
 // InsertSQL is a statement that inserts entries, for use within a larger one.
 // The values that Args returns are its parameters from number first on. They
@@ -80,14 +87,23 @@ var columns = []struct{ name, kind string }{
 // JOIN or WHERE clauses, chooses among them. instead gives columns another
 // value than the parameter's, as an SQL expression.
 func InsertSQL(first int, more string, instead map[string]string) string {
-	names, values, params := make([]string, len(columns)), make([]string, len(columns)), make([]string, len(columns))
-	for i, c := range columns {
-		names[i], values[i] = c.name, cmp.Or(instead[c.name], "entry."+c.name)
-		params[i] = "$" + strconv.Itoa(first+i) + "::" + c.kind + "[]"
+	var names, values []string
+	unnest := func(columns []column, number string) string {
+		var params, outs []string
+		for _, c := range columns {
+			params = append(params, "$"+strconv.Itoa(first)+"::"+c.kind+"[]")
+			outs = append(outs, c.name)
+			first++
+		}
+		return "unnest(" + strings.Join(params, ", ") + ") WITH ORDINALITY AS " + number + " (" + strings.Join(outs, ", ")
+	}
+	for _, c := range slices.Concat(ownColumns, sharedColumns) {
+		names, values = append(names, c.name), append(values, cmp.Or(instead[c.name], "entry."+c.name))
 	}
 	values[len(values)-1] += "::json"
 	return "INSERT INTO audit_entries (" + strings.Join(names, ", ") + ") SELECT " + strings.Join(values, ", ") +
-		" FROM unnest(" + strings.Join(params, ", ") + ") WITH ORDINALITY AS entry (" + strings.Join(names, ", ") + ", n) " + more
+		" FROM (SELECT * FROM " + unnest(append(ownColumns[:len(ownColumns):len(ownColumns)], column{"kind", "int"}), "own") + ", n) JOIN " +
+		unnest(sharedColumns, "shared") + ", kind) USING (kind)) AS entry " + more
 }
 
 // MaxTextBytes bounds each text of an entry; what is longer is cut. It fits an
@@ -103,32 +119,50 @@ func text(s string) string {
 	return strings.ReplaceAll(strings.ToValidUTF8(s, ""), "\x00", "\ufffd")
 }
 
+// shared is what entries have in common.
+type shared struct {
+	version int64
+	texts   [11]string
+	details string
+}
+
+func (e Entry) shared() shared {
+	return shared{e.PolicyVersion, [...]string{
+		e.UserID, e.SessionID, e.DeviceID, e.ProjectID, e.Action, e.ResourceType, string(e.Result), e.Layer, e.Rule, e.Reason, e.Address,
+	}, string(e.Details)}
+}
+
 // Args are the parameters of InsertSQL for the entries.
 func Args(entries ...Entry) []any {
 	n := len(entries)
-	ids, times, versions, details := make([]uuid.UUID, n), make([]time.Time, n), make([]int64, n), make([]*string, n)
-	const texts = 13
-	lists := make([][]string, texts)
-	cells := make([]string, texts*n)
-	for i := range lists {
-		lists[i] = cells[i*n : (i+1)*n]
-	}
+	ids, times, kinds, own := make([]uuid.UUID, n), make([]time.Time, n), make([]int, n), make([]string, 2*n)
+	numbers := make(map[shared]int, 1)
+	var all []shared
 	for i, e := range entries {
-		ids[i], times[i], versions[i] = e.ID, e.CreatedAt, e.PolicyVersion
-		for f, v := range [texts]string{
-			e.UserID, e.SessionID, e.DeviceID, e.ProjectID, e.Action, e.ResourceType, e.ResourceID,
-			string(e.Result), e.Layer, e.Rule, e.Reason, e.RequestID, e.Address,
-		} {
-			lists[f][i] = text(v)
+		k := e.shared()
+		if numbers[k] == 0 {
+			all = append(all, k)
+			numbers[k] = len(all)
 		}
-		if e.Details != nil {
-			d := string(e.Details)
-			details[i] = &d
+		ids[i], times[i], own[i], own[n+i], kinds[i] = e.ID, e.CreatedAt, text(e.ResourceID), text(e.RequestID), numbers[k]
+	}
+	versions, details := make([]int64, len(all)), make([]*string, len(all))
+	texts := make([][]string, len(shared{}.texts))
+	for f := range texts {
+		texts[f] = make([]string, len(all))
+	}
+	for i := range all {
+		versions[i] = all[i].version
+		for f, v := range all[i].texts {
+			texts[f][i] = text(v)
+		}
+		if all[i].details != "" {
+			details[i] = &all[i].details
 		}
 	}
-	args := []any{ids, times, versions}
-	for _, l := range lists {
-		args = append(args, l)
+	args := []any{ids, times, own[:n], own[n:], kinds, versions}
+	for _, t := range texts {
+		args = append(args, t)
 	}
 	return append(args, details)
 }

@@ -92,7 +92,7 @@ func (s *script) submit(n api.NewTask) {
 		"ARRAY[" + taskID + "]", array(n.Description), array(n.Input), array(n.AgentID), empty, empty, empty,
 		empty, empty, "{NULL}", array("{}"), array(string(n.Dispatch)), "{0}", runAfter, "{0}",
 		"{1}", array("{}"), "{NULL}", "{0}", array("local"), empty, "{0}", "{NULL}", "{}",
-	}, entry("task.submit")...)...)
+	}, entry("task.submit", array(`{"roles":["developer"],"trust":"untrusted","local":true,"permission":"task:submit","agentId":"codebase-survey"}`))...)...)
 }
 
 // reachable says from which statuses the steps of a lifecycle lead on, as the
@@ -128,7 +128,7 @@ func (s *script) update(p api.TaskPatch) {
 		taskID, null, "local", reachable[status], string(status),
 		"", progress, output, null, "false", "false", "1",
 		array(event), array(p.Message), eventProgress, "{NULL}", strconv.Itoa(task.MaxEvents), "", "true",
-	}, entry("task.update")...)...)
+	}, entry("task.update", "{NULL}")...)...)
 	if status.Terminal() {
 		s.add(task.SettleSQL, "ARRAY["+taskID+"]")
 		s.text.WriteString("\\endpipeline\n")
@@ -136,12 +136,12 @@ func (s *script) update(p api.TaskPatch) {
 }
 
 // entry are the arguments for the audit entry of an action on the task.
-func entry(action string) []any {
+func entry(action, details string) []any {
 	empty := array("")
 	return []any{
-		"ARRAY[" + entryID + "]", sqlText("ARRAY[now()]"), "{0}", array("local"), empty, empty, empty, array(action), array("task"),
-		"ARRAY[" + taskID + "::text]", array("allowed"), array("permission"), empty, array("role developer grants task:submit"),
-		array("0123456789abcdef"), array("127.0.0.1"), "{NULL}",
+		"ARRAY[" + entryID + "]", sqlText("ARRAY[now()]"), "ARRAY[" + taskID + "::text]", array("0123456789abcdef"), "{1}",
+		"{0}", array("local"), empty, empty, empty, array(action), array("task"), array("allowed"), array("permission"), empty,
+		array("role developer grants task:submit"), array("127.0.0.1"), details,
 	}
 }
 
