@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/google/uuid"
@@ -132,7 +133,11 @@ func existingDatabase(ctx context.Context, cfg config.Config, log *slog.Logger) 
 	if cfg.DatabaseURL.Reveal() != "" {
 		return cfg.DatabaseURL.Reveal(), func() error { return nil }, nil
 	}
-	cfg.EmbeddedPostgres = true
+	// What is not there is neither made nor installed to be looked at.
+	if _, err := os.Stat(filepath.Join(cfg.DataDir, "postgres", "data")); err != nil {
+		return "", nil, fmt.Errorf("there is no database in %s: set CODERCLAW_DATABASE_URL, or CODERCLAW_DATA_DIR: %w", cfg.DataDir, err)
+	}
+	cfg.EmbeddedPostgres, cfg.NoInstall = true, true
 	url, stop, err = openDatabase(ctx, cfg, log)
 	if fault.CodeOf(err) == fault.Conflict {
 		url, err = embedded.RunningURL(cfg.DataDir, embedded.Database)

@@ -16,6 +16,8 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/coderclaw/runtime/api"
+	"github.com/coderclaw/runtime/internal/audit"
+	"github.com/coderclaw/runtime/internal/policy"
 	"github.com/coderclaw/runtime/internal/postgres/pgtest"
 )
 
@@ -139,14 +141,110 @@ func TestAuditVerifyFindsWhatWasChangedBehindTheServersBack(t *testing.T) {
 	verify(1, "truncated", "--checkpoint", checkpoints)
 }
 
-func TestTheHealthCheckFindsItsServerWhereverItListens(t *testing.T) {
+func TestAuditVerifyReadsAPrivateDatabaseWhetherItRunsOrNot(t *testing.T) {
 	t.Parallel()
-	in := newInstallation(t, "CODERCLAW_DATABASE_URL="+pgtest.EmptyURL(t))
-	if out, code := in.run("healthcheck"); code != 1 {
-		t.Errorf("without a server: %d %s", code, out)
+	in := newInstallation(t)
+	verify := func(when string, wantCode int, want string, args ...string) {
+		t.Helper()
+		if out, code := in.run(append([]string{"audit", "verify"}, args...)...); code != wantCode || !strings.Contains(out, want) {
+			t.Errorf("%s: exit code %d, want %d and %q:\n%s", when, code, wantCode, want, out)
+		}
 	}
+	checkpoints := filepath.Join(in.home, "data", "audit", "checkpoints")
+	verify("before there is a key", 1, "--key")
+	verify("before there is a database", 1, "there is no database", "--key", "k")
+	if made, err := filepath.Glob(filepath.Join(in.home, "data", "*")); err != nil || made != nil {
+		t.Errorf("looking for a database made %v, %v", made, err)
+	}
+	server := in.serving("dev")
+	if _, err := in.client().SubmitTask(patient(t), api.NewTask{Description: "d", Dispatch: api.DispatchManual}); err != nil {
+		t.Fatal(err)
+	}
+	in.sealed(checkpoints, 1)
+	verify("beside the server", 0, "1 entries sealed", "--checkpoint", checkpoints)
+	verify("as JSON", 0, `"covered":1`, "--checkpoint", checkpoints, "--json")
+	if err := server.stop(t, os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	verify("after the server", 0, "1 entries sealed", "--checkpoint", checkpoints)
+}
+
+func TestRetentionDropsOldMonthsButNoEvidence(t *testing.T) {
+	t.Parallel()
+	ctx := patient(t)
+	url := pgtest.EmptyURL(t)
+	in := newInstallation(t, "CODERCLAW_DATABASE_URL="+url)
+	checkpoints := filepath.Join(in.home, "data", "audit", "checkpoints")
+	server := in.serving("serve")
+	owner, err := pgx.Connect(ctx, url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer owner.Close(context.Background())
+	months := []time.Time{time.Date(2024, 5, 10, 0, 0, 0, 0, time.UTC), time.Date(2024, 6, 10, 0, 0, 0, 0, time.UTC)}
+	for _, month := range months {
+		err := pgx.BeginFunc(ctx, owner, func(tx pgx.Tx) error {
+			if _, err := tx.Exec(ctx, `SELECT add_audit_partition($1)`, month); err != nil {
+				return err
+			}
+			return audit.Append(ctx, tx, writtenAt(month))
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	submit := func() { // whose entry has those before it sealed at once
+		t.Helper()
+		if _, err := in.client().SubmitTask(ctx, api.NewTask{Description: "d", Dispatch: api.DispatchManual}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	submit()
+	in.sealed(checkpoints, 3)
+	if err := server.stop(t, os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+
+	in.env = append(in.env, "CODERCLAW_AUDIT_RETENTION_DAYS=365")
+	setReason := func(reason string) {
+		t.Helper()
+		_, err := owner.Exec(ctx, `SET session_replication_role = replica`) // past the triggers
+		if err == nil {
+			_, err = owner.Exec(ctx, `UPDATE audit_entries SET reason = $1 WHERE id < audit_first_id('2024-07-01') AND id >= audit_first_id('2024-06-01')`, reason)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	setReason("another")
+	server = in.serving("serve")
+	in.sealed(checkpoints, 4) // one entry says that May is gone
+	out, code := in.run("audit", "verify", "--checkpoint", checkpoints)
+	if code != 1 || !strings.Contains(out, "2024-05: 1 entries were dropped by system") || !strings.Contains(out, "changed at 1") || strings.Contains(out, "2024-06") {
+		t.Errorf("audit verify: exit code %d\n%s", code, out)
+	}
+	if err := server.stop(t, os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(server.log.String(), "keeps a month whose time is over") {
+		t.Errorf("the server does not say that June stays:\n%s", server.log)
+	}
+
+	setReason("")
 	in.serving("serve")
-	if out, code := in.run("healthcheck"); code != 0 {
-		t.Errorf("with a server: %d %s", code, out)
+	in.sealed(checkpoints, 5)
+	out, code = in.run("audit", "verify", "--checkpoint", checkpoints)
+	if code != 0 || !strings.Contains(out, "2024-06: 1 entries were dropped by system") {
+		t.Errorf("audit verify after the repair: exit code %d\n%s", code, out)
 	}
+}
+
+// writtenAt is an entry as it was written at a time.
+func writtenAt(at time.Time) audit.Entry {
+	e := audit.NewEntry(policy.Caller{UserID: "local:alice"}, "task.submit", "task", "", policy.Decision{Allowed: true})
+	e.CreatedAt = at
+	for i := range 6 { // a UUIDv7 begins with its time in ms
+		e.ID[i] = byte(at.UnixMilli() >> (40 - 8*i))
+	}
+	return e
 }
