@@ -42,4 +42,5 @@ func ReadCheckpoints(r io.Reader) (notes []string, damaged int, err error) {
 const (
 	DropAction = dropAction
 	FloodLimit = floodLimit
+	SealLock   = sealLock
 )

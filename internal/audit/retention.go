@@ -45,6 +45,9 @@ func (l *Log) DropBefore(ctx context.Context, c policy.Caller, before time.Time)
 		if err != nil {
 			return all, Fault(fmt.Errorf("drop %s of the audit log: %w", month.Format(monthLayout), err))
 		}
+		if d.Month == "" {
+			continue
+		}
 		all = append(all, d)
 		l.Poke()
 	}
@@ -65,8 +68,13 @@ func (l *Log) droppable(ctx context.Context, before time.Time) ([]time.Time, err
 	return pgx.CollectRows(rows, pgx.RowTo[time.Time])
 }
 
+// dropMonth returns nothing if another server was faster.
 func dropMonth(ctx context.Context, tx pgx.Tx, c policy.Caller, month time.Time) (Dropped, error) {
 	if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1)`, sealLock); err != nil {
+		return Dropped{}, err
+	}
+	var there bool
+	if err := tx.QueryRow(ctx, `SELECT to_regclass($1) IS NOT NULL`, partitionOf(month)).Scan(&there); err != nil || !there {
 		return Dropped{}, err
 	}
 	g := months{}.of(month.Format(monthLayout))
@@ -90,9 +98,8 @@ func dropMonth(ctx context.Context, tx pgx.Tx, c policy.Caller, month time.Time)
 // checkMonth compares the entries of a month with their leaves, and counts
 // them.
 func checkMonth(ctx context.Context, tx pgx.Tx, month time.Time, g *monthOfGaps) error {
-	partition := pgx.Identifier{"audit_entries_" + month.Format("200601")}.Sanitize()
 	var entries int64
-	if err := tx.QueryRow(ctx, `SELECT count(*) FROM audit_entries WHERE tableoid = $1::regclass`, partition).Scan(&entries); err != nil {
+	if err := tx.QueryRow(ctx, `SELECT count(*) FROM audit_entries WHERE tableoid = $1::regclass`, partitionOf(month)).Scan(&entries); err != nil {
 		return fmt.Errorf("count entries: %w", err)
 	}
 	from, to := firstID(month), firstID(month.AddDate(0, 1, 0))
@@ -134,6 +141,8 @@ func checkMonth(ctx context.Context, tx pgx.Tx, month time.Time, g *monthOfGaps)
 	}
 	return nil
 }
+
+func partitionOf(month time.Time) string { return "audit_entries_" + month.Format("200601") }
 
 // firstID is the smallest UUIDv7 of a time: 48 bits of milliseconds, then
 // nothing but zeros (RFC 9562, section 5.7).

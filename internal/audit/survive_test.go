@@ -399,6 +399,59 @@ func TestRetentionLeavesTheLogVerifiable(t *testing.T) {
 	}
 }
 
+func TestServersThatDropTheSameMonthDropItOnce(t *testing.T) {
+	t.Parallel()
+	url, key := pgtest.URL(t), newKey(t)
+	file := filepath.Join(t.TempDir(), "checkpoints")
+	a, b := openRig(t, url, key, file), openRig(t, url, key, file)
+	old := time.Date(2024, 5, 10, 12, 0, 0, 0, time.UTC)
+	if _, err := a.pool.Exec(t.Context(), `SELECT add_audit_partition($1)`, old); err != nil {
+		t.Fatal(err)
+	}
+	e := entry(1)
+	e.CreatedAt = old
+	copy(e.ID[:6], idAt(old))
+	a.append(t, e)
+	a.seal(t, 1)
+
+	var servers sync.WaitGroup
+	dropped := make(chan audit.Dropped, 4)
+	err := pgx.BeginFunc(t.Context(), a.owner, func(tx pgx.Tx) error {
+		// Until both have seen the month and wait for their turn.
+		if _, err := tx.Exec(t.Context(), `SELECT pg_advisory_xact_lock($1)`, audit.SealLock); err != nil {
+			return err
+		}
+		for n, r := range []*rig{a, b} {
+			servers.Go(func() {
+				all, err := r.DropBefore(t.Context(), caller(n), time.Now())
+				if err != nil {
+					t.Error(err)
+				}
+				for _, d := range all {
+					dropped <- d
+				}
+			})
+		}
+		for waiting := 0; waiting < 2; {
+			err := tx.QueryRow(t.Context(), `SELECT count(*) FROM pg_locks
+				WHERE locktype = 'advisory' AND NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`).Scan(&waiting)
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	servers.Wait()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(dropped); n != 1 {
+		t.Errorf("the month was dropped %d times", n)
+	}
+	a.seal(t, 2)
+	a.clean(t, 2)
+}
+
 func idAt(at time.Time) []byte {
 	ms := at.UnixMilli()
 	return []byte{byte(ms >> 40), byte(ms >> 32), byte(ms >> 24), byte(ms >> 16), byte(ms >> 8), byte(ms)}
