@@ -23,8 +23,12 @@ import (
 	"github.com/coderclaw/runtime/internal/postgres/embedded"
 )
 
-// errTampered is a verification that went through and found something.
-var errTampered = errors.New("the audit log is not what was sealed")
+var (
+	// errTampered is a verification that went through and found something.
+	errTampered = errors.New("the audit log is not what was sealed")
+	// errNoCheckpoint keeps files that were emptied from passing for proof.
+	errNoCheckpoint = errors.New("there is no checkpoint in what --checkpoint names")
+)
 
 func auditCommand(stderr io.Writer) *cobra.Command {
 	cmd := &cobra.Command{Use: "audit", Short: "Look after the audit log"}
@@ -46,10 +50,10 @@ The database is that of CODERCLAW_DATABASE_URL, or else the private one in the
 data directory. The public keys of the checkpoints are those of --key, or else
 that of the key file, CODERCLAW_AUDIT_KEY_FILE.`,
 		Example: `  coderclawd audit verify --checkpoint /mnt/archive/checkpoints
-  coderclawd audit verify --checkpoint checkpoints --key claw.example.com/audit+1a2b3c4d+AbCd…`,
+  coderclawd audit verify --checkpoint - --key claw.example.com/audit+1a2b3c4d+AbCd…`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			report, err := verifyAudit(cmd.Context(), stderr, checkpoints, keys)
+			report, err := verifyAudit(cmd.Context(), cmd.InOrStdin(), stderr, checkpoints, keys)
 			if err != nil {
 				return err
 			}
@@ -60,19 +64,22 @@ that of the key file, CODERCLAW_AUDIT_KEY_FILE.`,
 			} else {
 				tell(cmd.OutOrStdout(), report, len(checkpoints) > 0)
 			}
-			if !report.OK() {
+			switch {
+			case !report.OK():
 				return errTampered
+			case len(checkpoints) > 0 && report.Checkpoints == 0:
+				return errNoCheckpoint
 			}
 			return nil
 		},
 	}
-	cmd.Flags().StringArrayVar(&checkpoints, "checkpoint", nil, "`file` of checkpoints that were kept outside of the database; may be repeated")
+	cmd.Flags().StringArrayVar(&checkpoints, "checkpoint", nil, "`file` of checkpoints that were kept outside of the database, - for the standard input; may be repeated")
 	cmd.Flags().StringArrayVar(&keys, "key", nil, "public `key` of the checkpoints; may be repeated")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the report as JSON")
 	return cmd
 }
 
-func verifyAudit(ctx context.Context, stderr io.Writer, checkpoints, keys []string) (report *audit.Report, err error) {
+func verifyAudit(ctx context.Context, stdin io.Reader, stderr io.Writer, checkpoints, keys []string) (report *audit.Report, err error) {
 	cfg, _, err := config.Load(config.Options{})
 	if err != nil {
 		return nil, err
@@ -86,16 +93,16 @@ func verifyAudit(ctx context.Context, stderr io.Writer, checkpoints, keys []stri
 		o.Verifiers = []string{key}
 	}
 	var files []io.Reader
-	defer func() {
-		for _, f := range files {
-			err = errors.Join(err, f.(io.Closer).Close())
-		}
-	}()
 	for _, name := range checkpoints {
+		if name == "-" {
+			files = append(files, stdin)
+			continue
+		}
 		f, err := os.Open(name)
 		if err != nil {
 			return nil, err
 		}
+		defer f.Close()
 		files = append(files, f)
 	}
 	if files != nil {

@@ -24,6 +24,12 @@ import (
 // run runs a command of the server to its end.
 func (in *installation) run(args ...string) (output string, code int) {
 	in.t.Helper()
+	return in.runWith(nil, args...)
+}
+
+// runWith is run with a standard input.
+func (in *installation) runWith(stdin io.Reader, args ...string) (output string, code int) {
+	in.t.Helper()
 	path, err := build()
 	if err != nil {
 		in.t.Fatal(err)
@@ -31,7 +37,7 @@ func (in *installation) run(args ...string) (output string, code int) {
 	cmd := exec.CommandContext(patient(in.t), path, args...)
 	cmd.Env = in.env
 	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &out, &out
 	if err := cmd.Run(); err != nil && cmd.ProcessState == nil {
 		in.t.Fatal(err)
 	}
@@ -115,6 +121,15 @@ func TestAuditVerifyFindsWhatWasChangedBehindTheServersBack(t *testing.T) {
 	verify(0, "is what was sealed", "--checkpoint", checkpoints)
 	verify(0, "it does not show whether the end was cut off")
 	verify(1, "no such file", "--checkpoint", checkpoints+".not")
+	verify(1, "there is no checkpoint", "--checkpoint", os.DevNull)
+	copied, err := os.Open(checkpoints)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer copied.Close()
+	if out, code := in.runWith(copied, "audit", "verify", "--checkpoint", "-"); code != 0 || !strings.Contains(out, "compared with 3 checkpoints") {
+		t.Errorf("audit verify < checkpoints: exit code %d\n%s", code, out)
+	}
 	verify(1, "is not a public key", "--key", "mine")
 
 	tamper := func(sql string, args ...any) {
@@ -127,8 +142,12 @@ func TestAuditVerifyFindsWhatWasChangedBehindTheServersBack(t *testing.T) {
 		}
 	}
 	tamper(`CREATE TEMP TABLE before AS SELECT * FROM audit_entries`)
-	tamper(`UPDATE audit_entries SET user_id = 'local:eve' WHERE id = (SELECT max(id::text)::uuid FROM audit_entries)`)
-	verify(1, "changed", "--checkpoint", checkpoints)
+	var last string
+	if err := owner.QueryRow(ctx, `SELECT entry_id::text FROM audit_leaves WHERE seq = 2`).Scan(&last); err != nil {
+		t.Fatal(err)
+	}
+	tamper(`UPDATE audit_entries SET user_id = 'local:eve' WHERE id = $1`, last)
+	verify(1, "changed at 2 (entry "+last+")", "--checkpoint", checkpoints)
 	tamper(`UPDATE audit_entries e SET user_id = b.user_id FROM before b WHERE b.id = e.id`)
 	verify(0, "is what was sealed", "--checkpoint", checkpoints)
 

@@ -95,11 +95,13 @@ const state = "/var/lib/coderclaw/"
 func TestWhatSealsTheAuditLogOutlivesTheContainer(t *testing.T) {
 	t.Parallel()
 	server := mustLoad(t, nil, "docker-compose.yml").Services["server"]
-	file := deref(server.Environment["CODERCLAW_AUDIT_CHECKPOINT_FILE"])
-	if !strings.HasPrefix(file, state) || !slices.ContainsFunc(server.Volumes, func(v types.ServiceVolumeConfig) bool {
-		return v.Type == types.VolumeTypeVolume && v.Target+"/" == state
-	}) {
-		t.Errorf("checkpoints are in %q, volumes are %+v", file, server.Volumes)
+	for _, variable := range []string{"CODERCLAW_AUDIT_CHECKPOINT_FILE", "CODERCLAW_AUDIT_KEY_FILE"} {
+		file := deref(server.Environment[variable])
+		if !strings.HasPrefix(file, state) || !slices.ContainsFunc(server.Volumes, func(v types.ServiceVolumeConfig) bool {
+			return v.Type == types.VolumeTypeVolume && v.Target+"/" == state
+		}) {
+			t.Errorf("%s is %q, volumes are %+v", variable, file, server.Volumes)
+		}
 	}
 }
 
