@@ -93,16 +93,18 @@ func verifyAudit(ctx context.Context, stdin io.Reader, stderr io.Writer, checkpo
 		o.Verifiers = []string{key}
 	}
 	var files []io.Reader
+	defer func() {
+		for _, f := range files {
+			_ = f.(io.Closer).Close() // it was only read
+		}
+	}()
 	for _, name := range checkpoints {
-		if name == "-" {
-			files = append(files, stdin)
-			continue
+		f := io.NopCloser(stdin)
+		if name != "-" {
+			if f, err = os.Open(name); err != nil {
+				return nil, err
+			}
 		}
-		f, err := os.Open(name)
-		if err != nil {
-			return nil, err
-		}
-		defer f.Close()
 		files = append(files, f)
 	}
 	if files != nil {

@@ -104,8 +104,16 @@ func TestAuditVerifyFindsWhatWasChangedBehindTheServersBack(t *testing.T) {
 	}
 	text, err := io.ReadAll(resp.Body)
 	resp.Body.Close()
-	if err != nil || !strings.Contains(string(text), "coderclaw_audit_entries 3\n") || !strings.Contains(string(text), "coderclaw_audit_tampered 0\n") {
-		t.Errorf("the metrics do not tell of the audit log: %v", err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"entries 3", "sealed_total 3", "checkpoint_file_entries 3", "checkpoint_file_failures_total 0", "witness_entries 0", "witness_failures_total 0",
+		"recorded_total 0", "lost_total 0", "held_back_total 0", "seal_failures_total 0", "unsealed_age_seconds 0", "tampered 0",
+	} {
+		if !strings.Contains(string(text), "\ncoderclaw_audit_"+want+"\n") {
+			t.Errorf("/metrics does not say coderclaw_audit_%s", want)
+		}
 	}
 	if err := server.stop(t, os.Interrupt); err != nil {
 		t.Fatal(err)

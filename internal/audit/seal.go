@@ -98,7 +98,7 @@ func (l *Log) seal(ctx context.Context) (left remains, err error) {
 		if entries, left, err = unsealed(ctx, tx, h); err != nil {
 			return err
 		}
-		if left == nothing && len(entries) == 0 {
+		if left == nothing {
 			behind = time.Time{}
 		}
 		if sealed = len(entries); sealed > 0 {
