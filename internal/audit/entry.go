@@ -102,7 +102,7 @@ func InsertSQL(first int, more string, instead map[string]string) string {
 	}
 	values[len(values)-1] += "::json"
 	return "INSERT INTO audit_entries (" + strings.Join(names, ", ") + ") SELECT " + strings.Join(values, ", ") +
-		" FROM (SELECT * FROM " + unnest(append(ownColumns[:len(ownColumns):len(ownColumns)], column{"kind", "int"}), "own") + ", n) JOIN " +
+		" FROM (SELECT * FROM " + unnest(append(slices.Clip(ownColumns), column{"kind", "int"}), "own") + ", n) JOIN " +
 		unnest(sharedColumns, "shared") + ", kind) USING (kind)) AS entry " + more
 }
 
