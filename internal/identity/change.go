@@ -58,6 +58,9 @@ func (s *Service) change(ctx context.Context, c policy.Caller, a act, d policy.D
 			}
 			return audit.Append(ctx, tx, e)
 		})
+		if err == nil {
+			s.bus.Deliver(stream.Signal{Topic: stream.Audited})
+		}
 	}
 	if denied, ok := errors.AsType[*denial](err); ok {
 		return s.refuse(ctx, c, a, denied)

@@ -177,3 +177,33 @@ func TestRunEndsWithItsContext(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestTheAuditLogIsToldOfEveryEntry(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	admin := r.admin(t)
+	heard := 0
+	r.bus.Subscribe(func(stream.Signal) { heard++ })
+	for what, change := range map[string]func() error{
+		"an account": func() error {
+			_, err := r.CreateUser(t.Context(), admin, identity.NewUser{Login: "ann", Password: "correct horse battery staple"})
+			return err
+		},
+		"a code": func() error {
+			_, _, err := r.CreateEnrolment(t.Context(), admin, identity.Enrolment{})
+			return err
+		},
+		"a session": func() error {
+			_, err := r.OpenSession(t.Context(), byPassword("root"))
+			return err
+		},
+	} {
+		before := heard
+		if err := change(); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		if heard == before {
+			t.Errorf("nobody hears of the entry of %s", what)
+		}
+	}
+}

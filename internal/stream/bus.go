@@ -26,6 +26,9 @@ const (
 	// device, a role binding, a key or a policy. The ID is a session's, or empty
 	// for any of it.
 	AccessChanged Topic = "access"
+	// Audited: an entry of the audit log was committed here, which no other
+	// signal tells of. No ID.
+	Audited Topic = "audited"
 	// Resync: signals may have been missed; look at everything again. No ID.
 	Resync Topic = "resync"
 )
