@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -69,6 +70,40 @@ func (in *installation) sealed(file string, entries int) {
 	}
 }
 
+// shows waits until /metrics says all that of the audit log: what is counted
+// after something has happened comes after it.
+func (in *installation) shows(wants ...string) {
+	in.t.Helper()
+	for deadline := time.Now().Add(patience); ; {
+		req, err := http.NewRequestWithContext(in.t.Context(), http.MethodGet, "http://"+in.address+"/metrics", nil)
+		if err != nil {
+			in.t.Fatal(err)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			in.t.Fatal(err)
+		}
+		text, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil {
+			in.t.Fatal(err)
+		}
+		missing := slices.DeleteFunc(slices.Clone(wants), func(want string) bool {
+			return strings.Contains(string(text), "\ncoderclaw_audit_"+want+"\n")
+		})
+		if len(missing) == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			in.t.Fatalf("/metrics does not say of the audit log: %v", missing)
+		}
+		select {
+		case <-in.t.Context().Done():
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
 func TestAuditVerifyFindsWhatWasChangedBehindTheServersBack(t *testing.T) {
 	t.Parallel()
 	ctx := patient(t)
@@ -94,27 +129,10 @@ func TestAuditVerifyFindsWhatWasChangedBehindTheServersBack(t *testing.T) {
 			}
 		}
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+in.address+"/metrics", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	text, err := io.ReadAll(resp.Body)
-	resp.Body.Close()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, want := range []string{
+	in.shows(
 		"entries 3", "sealed_total 3", "checkpoint_file_entries 3", "checkpoint_file_failures_total 0", "witness_entries 0", "witness_failures_total 0",
 		"recorded_total 0", "lost_total 0", "held_back_total 0", "seal_failures_total 0", "unsealed_age_seconds 0", "tampered 0",
-	} {
-		if !strings.Contains(string(text), "\ncoderclaw_audit_"+want+"\n") {
-			t.Errorf("/metrics does not say coderclaw_audit_%s", want)
-		}
-	}
+	)
 	if err := server.stop(t, os.Interrupt); err != nil {
 		t.Fatal(err)
 	}
