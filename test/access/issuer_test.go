@@ -4,6 +4,9 @@ package access
 
 import (
 	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
 	"log/slog"
@@ -11,6 +14,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -20,8 +24,10 @@ import (
 	"github.com/go-jose/go-jose/v4/jwt"
 	"github.com/zitadel/oidc/v3/example/server/exampleop"
 	"github.com/zitadel/oidc/v3/example/server/storage"
+	oidcclient "github.com/zitadel/oidc/v3/pkg/client"
 	"github.com/zitadel/oidc/v3/pkg/oidc"
 	"github.com/zitadel/oidc/v3/pkg/op"
+	"golang.org/x/oauth2"
 )
 
 const (
@@ -29,38 +35,49 @@ const (
 	password = "correct horse battery staple"
 )
 
-// signer is a key of the provider's.
+// signer is a key of a provider's.
 type signer struct {
-	id  string
-	key *rsa.PrivateKey
+	id        string
+	algorithm jose.SignatureAlgorithm
+	key       crypto.Signer
 }
 
-func newSigner(t *testing.T, id string) *signer {
+func newRSA(t *testing.T, id string) *signer {
 	t.Helper()
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &signer{id, key}
+	return &signer{id, jose.RS256, key}
 }
 
-func (s *signer) SignatureAlgorithm() jose.SignatureAlgorithm { return jose.RS256 }
+func newECDSA(t *testing.T, id string) *signer {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &signer{id, jose.ES256, key}
+}
+
+func (s *signer) SignatureAlgorithm() jose.SignatureAlgorithm { return s.algorithm }
 func (s *signer) Key() any                                    { return s.key }
 func (s *signer) ID() string                                  { return s.id }
 
 // public is its public half.
 type public struct{ *signer }
 
-func (p public) Algorithm() jose.SignatureAlgorithm { return jose.RS256 }
+func (p public) Algorithm() jose.SignatureAlgorithm { return p.algorithm }
 func (p public) Use() string                        { return "sig" }
-func (p public) Key() any                           { return &p.key.PublicKey }
+func (p public) Key() any                           { return p.key.Public() }
 
 // issuer is an OpenID provider, with people in groups.
 type issuer struct {
 	*storage.Storage
-	url    string
-	http   *httptest.Server
-	keySet atomic.Int64 // how often the keys were asked for
+	url     string
+	http    *httptest.Server
+	asked   atomic.Int64 // how often anything was asked for
+	keySets atomic.Int64 // how often the keys were
 
 	mu     sync.Mutex
 	signer *signer
@@ -75,14 +92,15 @@ func newIssuer(t *testing.T) *issuer {
 	}
 	_, port, _ := net.SplitHostPort(listener.Addr().String())
 	i := &issuer{
-		url: "http://localhost:" + port + "/", signer: newSigner(t, "first"),
+		url: "http://localhost:" + port + "/", signer: newRSA(t, "first"),
 		groups: map[string][]string{"ann": {"engineers"}, "bob": {"visitors"}},
 	}
 	i.Storage = storage.NewStorageWithClients(i, map[string]*storage.Client{clientID: storage.NativeClient(clientID, "http://127.0.0.1/callback")})
 	handler := exampleop.SetupServer(i.url, i, slog.New(slog.DiscardHandler), false)
 	i.http = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		i.asked.Add(1)
 		if r.URL.Path == "/keys" {
-			i.keySet.Add(1)
+			i.keySets.Add(1)
 		}
 		handler.ServeHTTP(w, r)
 	}))
@@ -165,7 +183,12 @@ func (i *issuer) claims() map[string]any {
 // sign makes a token of claims.
 func sign(t *testing.T, algorithm jose.SignatureAlgorithm, key any, id string, claims map[string]any) string {
 	t.Helper()
-	s, err := jose.NewSigner(jose.SigningKey{Algorithm: algorithm, Key: jose.JSONWebKey{Key: key, KeyID: id}}, new(jose.SignerOptions).WithType("JWT"))
+	return signWith(t, jose.SigningKey{Algorithm: algorithm, Key: jose.JSONWebKey{Key: key, KeyID: id}}, new(jose.SignerOptions), claims)
+}
+
+func signWith(t *testing.T, key jose.SigningKey, o *jose.SignerOptions, claims map[string]any) string {
+	t.Helper()
+	s, err := jose.NewSigner(key, o.WithType("JWT"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,4 +197,43 @@ func sign(t *testing.T, algorithm jose.SignatureAlgorithm, key any, id string, c
 		t.Fatal(err)
 	}
 	return text
+}
+
+// tokens returns what the issuer gives a program that a person has logged in to
+// with a browser.
+func (i *issuer) tokens(t *testing.T, person string) (id, access string) {
+	t.Helper()
+	at, err := oidcclient.Discover(t.Context(), i.url, http.DefaultClient)
+	if err != nil {
+		t.Fatal(err)
+	}
+	program := oauth2.Config{
+		ClientID: clientID, RedirectURL: "http://127.0.0.1/callback", Scopes: []string{oidc.ScopeOpenID, oidc.ScopeProfile},
+		Endpoint: oauth2.Endpoint{AuthURL: at.AuthorizationEndpoint, TokenURL: at.TokenEndpoint, AuthStyle: oauth2.AuthStyleInParams},
+	}
+	verifier, b := oauth2.GenerateVerifier(), browser(t)
+	b.CheckRedirect = func(r *http.Request, _ []*http.Request) error {
+		if strings.HasPrefix(r.URL.String(), program.RedirectURL) {
+			return http.ErrUseLastResponse
+		}
+		return nil
+	}
+	resp, err := i.logIn(t, b, program.AuthCodeURL("state", oauth2.S256ChallengeOption(verifier)), person)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	back, err := resp.Location()
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, err := program.Exchange(t.Context(), back.Query().Get("code"), oauth2.VerifierOption(verifier))
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, ok := token.Extra("id_token").(string)
+	if !ok {
+		t.Fatal("the provider gives no ID token")
+	}
+	return id, token.AccessToken
 }

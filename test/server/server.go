@@ -4,6 +4,7 @@ package server
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"io"
 	"os"
@@ -24,11 +25,12 @@ const Root = "../.."
 
 // Settings are what a server is started with besides what every one has.
 type Settings struct {
+	Command     string // "dev" if empty
 	Environment []string
 	Files       map[string]string // of the configuration directory, by name
 }
 
-// Start runs "coderclawd dev" and returns its address once it answers. When t
+// Start runs coderclawd and returns its address once it answers. When t
 // ends the server is told to stop, and t fails if it does not do so cleanly.
 func Start(t *testing.T) (url string) { return StartWith(t, Settings{}) }
 
@@ -49,7 +51,7 @@ func StartWith(t *testing.T, s Settings) (url string) {
 			t.Fatal(err)
 		}
 	}
-	cmd := exec.Command(Build(t, home, "coderclawd"), "dev")
+	cmd := exec.Command(Build(t, home, "coderclawd"), cmp.Or(s.Command, "dev"))
 	cmd.Env = append(Environment(),
 		"HOME="+home,
 		"CODERCLAW_DATA_DIR="+filepath.Join(home, "data"),
