@@ -75,6 +75,7 @@ func (p public) Key() any                           { return p.key.Public() }
 type issuer struct {
 	*storage.Storage
 	url     string
+	secret  string // of the client; empty: it has none. Set it before the first request.
 	http    *httptest.Server
 	asked   atomic.Int64 // how often anything was asked for
 	keySets atomic.Int64 // how often the keys were
@@ -126,16 +127,33 @@ func (i *issuer) GetUserByUsername(name string) *storage.User { return i.GetUser
 func (i *issuer) ExampleClientID() string                     { return clientID }
 
 // client may also log in by device, and finds everything in its ID tokens.
-type client struct{ op.Client }
+type client struct {
+	op.Client
+	confidential bool
+}
 
 func (client) IDTokenUserinfoClaimsAssertion() bool { return true }
 func (c client) GrantTypes() []oidc.GrantType {
 	return append(slices.Clone(c.Client.GrantTypes()), oidc.GrantTypeDeviceCode)
 }
 
+func (c client) AuthMethod() oidc.AuthMethod {
+	if c.confidential {
+		return oidc.AuthMethodBasic
+	}
+	return c.Client.AuthMethod()
+}
+
 func (i *issuer) GetClientByClientID(ctx context.Context, id string) (op.Client, error) {
 	c, err := i.Storage.GetClientByClientID(ctx, id)
-	return client{c}, err
+	return client{c, i.secret != ""}, err
+}
+
+func (i *issuer) AuthorizeClientIDSecret(_ context.Context, id, secret string) error {
+	if id != clientID || i.secret == "" || secret != i.secret {
+		return oidc.ErrInvalidClient()
+	}
+	return nil
 }
 
 func (i *issuer) SetUserinfoFromRequest(ctx context.Context, info *oidc.UserInfo, token op.IDTokenRequest, scopes []string) error {

@@ -144,3 +144,12 @@ func TestATokenOfTheProviderIsALoginForCI(t *testing.T) {
 		t.Errorf("the login has the roles %v", roles)
 	}
 }
+
+func TestAProviderThatWantsASecretGetsIt(t *testing.T) {
+	t.Parallel()
+	i := newIssuer(t)
+	i.secret = "s3cr3t: 100% & +more" // which RFC 6749, section 2.3.1, has encoded
+	ann := i.place(t).person("ann")
+	ann.login()
+	ann.roles()
+}

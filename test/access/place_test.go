@@ -40,15 +40,21 @@ type place struct {
 // newPlace is a server that lets in who an issuer vouches for.
 func newPlace(t *testing.T) *place {
 	t.Helper()
-	i := newIssuer(t)
-	p := startPlace(t, "dev", i.document())
+	return newIssuer(t).place(t)
+}
+
+// place is a server that takes the issuer's word.
+func (i *issuer) place(t *testing.T) *place {
+	t.Helper()
+	p := startPlace(t, "dev", i.document(t))
 	p.issuer = i
 	return p
 }
 
 // document is the policy of who takes the issuer's word.
-func (i *issuer) document() string {
-	return fmt.Sprintf(`identity:
+func (i *issuer) document(t *testing.T) string {
+	t.Helper()
+	document := fmt.Sprintf(`identity:
   providers: [oidc, local]
   oidc:
     - name: corp
@@ -58,6 +64,14 @@ func (i *issuer) document() string {
       groupRoles:
         engineers: [developer]
 `, i.url, clientID)
+	if i.secret == "" {
+		return document
+	}
+	file := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(file, []byte(i.secret+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return document + "      clientSecretFile: " + file + "\n"
 }
 
 func startPlace(t *testing.T, command, document string, environment ...string) *place {

@@ -42,7 +42,7 @@ func TestWhatEndsOnOneServerEndsOnTheOther(t *testing.T) {
 	t.Parallel()
 	i := newIssuer(t)
 	shared := []string{"CODERCLAW_DATABASE_URL=" + pgtest.EmptyURL(t), "CODERCLAW_PUBLIC_URL=https://claw.example.com"}
-	a, b := startPlace(t, "serve", i.document(), shared...), startPlace(t, "serve", i.document(), shared...)
+	a, b := startPlace(t, "serve", i.document(t), shared...), startPlace(t, "serve", i.document(t), shared...)
 	loggedIn, _ := i.tokens(t, "ann")
 	opened, err := a.client("").OpenSession(t.Context(), api.NewSession{Token: loggedIn})
 	if err != nil {
