@@ -221,7 +221,7 @@ func (p *providers) refresh(ctx context.Context) error {
 // providerConfig says in the providers' terms what the document says. One whose
 // secret is not there is left out, and named by the error.
 func providerConfig(id policy.Identity, cfg config.Config) (provider.Config, error) {
-	conf := provider.Config{PublicURL: publicURL(cfg)}
+	conf := provider.Config{PublicURL: publicURL(cfg), ActionsIssuer: id.GitHubActionsIssuer}
 	var faults []error
 	secret := func(path, file string, set config.Secret) (text string, ok bool) {
 		if file == "" {

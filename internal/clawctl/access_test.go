@@ -29,6 +29,7 @@ type gate struct {
 	providers []api.LoginProvider
 	login     api.Login // of POST /v1/logins
 	pending   int       // how often FinishLogin is answered with 202
+	failures  []int     // what FinishLogin is answered before that
 
 	mu         sync.Mutex
 	n          int // of the tokens that are good now; 0: no session
@@ -82,6 +83,15 @@ func newGate(t *testing.T) *gate {
 		var in api.FinishLogin
 		json.NewDecoder(r.Body).Decode(&in)
 		g.finished = append(g.finished, in)
+		if len(g.failures) > 0 {
+			status := g.failures[0]
+			g.failures = g.failures[1:]
+			if status != http.StatusBadGateway {
+				w.Header().Set("Retry-After", "1")
+			}
+			problem(w, status, "", fmt.Sprint("failure ", status))
+			return
+		}
 		if g.pending > 0 {
 			g.pending--
 			w.WriteHeader(http.StatusAccepted)
@@ -403,6 +413,17 @@ func TestADeviceLoginShowsACodeAndWaits(t *testing.T) {
 	if len(g.finished) != 4 || g.finished[3].ID != "l1" || g.started[0].Flow != "device" || g.started[0].Provider != "github" {
 		t.Errorf("the server got %+v and %+v", g.started, g.finished)
 	}
+	// Haste and a provider that cannot be reached pass; a refusal does not.
+	g.pending, g.failures, g.finished = 0, []int{429, 503, 503}, nil
+	if got := ann.run(t, "login", "--provider", "github"); got.code != exitOK || strings.Count(got.stderr, "failure") != 1 || !strings.Contains(got.stderr, "failure 503. Trying on until ") {
+		t.Errorf("got %+v", got)
+	}
+	g.failures, g.finished = []int{503, 502, 503}, nil
+	ann.fails(t, "failure 502", "login", "--provider", "github")
+	if len(g.finished) != 2 {
+		t.Errorf("it was tried %d times", len(g.finished))
+	}
+	g.failures = nil
 	g.pending, g.login.ExpiresAt = 1<<30, now.Add(-time.Second)
 	ann.fails(t, "the code has expired", "login", "--device-flow")
 	if got := ann.run(t, "login"); got.code != exitUsage || !strings.Contains(got.stderr, "choose one with --provider: local, github") {

@@ -254,7 +254,7 @@ func (c *cli) loginByDeviceFlow(ctx context.Context, client *api.Client, provide
 	if interval <= 0 {
 		interval = defaultInterval
 	}
-	for {
+	for told := false; ; {
 		if err := c.sleep(ctx, interval); err != nil {
 			return api.OpenedSession{}, err
 		}
@@ -267,6 +267,10 @@ func (c *cli) loginByDeviceFlow(ctx context.Context, client *api.Client, provide
 		case errors.Is(err, api.ErrLoginPending):
 		case errors.As(err, &answer) && answer.RetryAfter > 0: // it has not been looked at
 			interval = max(interval, answer.RetryAfter)
+			if answer.Status >= 500 && !told {
+				c.err.printf("%s. Trying on until %s.\n", cleanLine(answer.Detail), login.ExpiresAt.In(c.zone).Format(time.TimeOnly))
+				told = true
+			}
 		default:
 			return opened, err
 		}

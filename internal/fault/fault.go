@@ -37,6 +37,9 @@ const (
 	TooMany Code = "too-many"
 	// Unavailable: a part that the request needs is down; try again later.
 	Unavailable Code = "unavailable"
+	// ProviderRefused: an identity provider does not take the server for its
+	// client; only whoever runs the server can change that.
+	ProviderRefused Code = "provider-refused"
 	// AuditUnavailable: the decision cannot be recorded, so it has no effect.
 	AuditUnavailable Code = "audit-unavailable"
 )

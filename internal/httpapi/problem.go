@@ -28,6 +28,7 @@ var statusOf = map[fault.Code]int{
 	fault.AgentUnavailable:    http.StatusUnprocessableEntity,
 	fault.IdempotencyMismatch: http.StatusUnprocessableEntity,
 	fault.TooMany:             http.StatusTooManyRequests,
+	fault.ProviderRefused:     http.StatusBadGateway,
 	fault.Unavailable:         http.StatusServiceUnavailable,
 	fault.AuditUnavailable:    http.StatusServiceUnavailable,
 }

@@ -89,18 +89,18 @@ func (s *Server) registerSessions() {
 	handle(s, operation{
 		id: "beginLogin", action: "login.begin", method: http.MethodPost, path: "/v1/logins", permission: policy.Public, tag: "Sessions",
 		summary: "Begin a login at an identity provider", status: http.StatusCreated,
-		errors: []int{http.StatusNotFound, http.StatusUnprocessableEntity, http.StatusTooManyRequests},
+		errors: []int{http.StatusNotFound, http.StatusUnprocessableEntity, http.StatusTooManyRequests, http.StatusBadGateway},
 	}, s.beginLogin)
 	handle(s, operation{
 		id: "finishLogin", action: "session.create", method: http.MethodPost, path: "/v1/logins/finish", permission: policy.Public, tag: "Sessions",
 		summary: "End a login at an identity provider", status: http.StatusCreated,
 		detail: "Answers 202, without a session, while the person has not decided, and 429 if it is asked too often.",
-		errors: []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusUnprocessableEntity, http.StatusTooManyRequests},
+		errors: []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusUnprocessableEntity, http.StatusTooManyRequests, http.StatusBadGateway},
 	}, s.finishLogin)
 	handle(s, operation{
 		id: "returnFromLogin", action: "session.create", method: http.MethodGet, path: identity.LoginCallback, permission: policy.Public, tag: "Sessions",
 		summary: "Where a browser comes back from an identity provider", status: http.StatusSeeOther,
-		errors: []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusUnprocessableEntity, http.StatusTooManyRequests},
+		errors: []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusUnprocessableEntity, http.StatusTooManyRequests, http.StatusBadGateway},
 	}, s.returnFromLogin)
 	handle(s, operation{
 		id: "getKeySet", action: "keys.read", method: http.MethodGet, path: "/.well-known/jwks.json", permission: policy.Public, tag: "Sessions",

@@ -48,7 +48,13 @@ type acceptance struct {
 	session   uuid.UUID
 	userID    string    // who it names; empty: nobody
 	expiresAt time.Time // zero: with its session
+	askAgain  time.Time // whether it is still accepted; zero: its session tells
 }
+
+// acceptedFor is how long the token of an issuer is accepted without looking
+// again, so that a key that the issuer withdraws does not vouch for it until its
+// end.
+const acceptedFor = time.Minute
 
 // Authenticate returns who makes a request. While nothing changes, it asks the
 // database once a second at most, however many requests there are.
@@ -83,7 +89,7 @@ func (s *Service) byBearer(ctx context.Context, r Request) (*standing, error) {
 	return s.bySecret(ctx, r, digestOf("bearer", r.Bearer), func() (acceptance, error) {
 		if !s.issuer.Issued(r.Bearer) {
 			id, err := s.direct(ctx, r)
-			return acceptance{session: id}, err
+			return acceptance{session: id, askAgain: s.now().Add(acceptedFor)}, err
 		}
 		claims, err := s.verify(ctx, r.Bearer)
 		if err != nil {
@@ -113,6 +119,10 @@ func (s *Service) byCookie(ctx context.Context, r Request) (*standing, error) {
 // Only what was accepted is remembered, so that bad credentials displace none.
 func (s *Service) bySecret(ctx context.Context, r Request, key digest, find func() (acceptance, error)) (*standing, error) {
 	a, known := s.accepted.Get(key)
+	if known && !a.askAgain.IsZero() && !s.now().Before(a.askAgain) {
+		s.accepted.Remove(key)
+		known = false
+	}
 	if !known {
 		var err error
 		if a, err = find(); err != nil {

@@ -130,10 +130,7 @@ func (s *Service) admit(ctx context.Context, tx pgx.Tx, cl *claimant, proof *dpo
 	if cl.identity != nil {
 		return s.remember(ctx, tx, *cl.identity)
 	}
-	if _, err := tx.Exec(ctx, `UPDATE users SET last_login_at = $2 WHERE id = $1`, cl.userID, s.now()); err != nil {
-		return false, fmt.Errorf("note login: %w", err)
-	}
-	return false, nil
+	return false, noteLogin(ctx, tx, cl.userID, s.now())
 }
 
 // useProof makes a proof worthless for every server.
@@ -155,12 +152,13 @@ func useOnce(ctx context.Context, tx pgx.Tx, issuer, id string, until time.Time)
 	return nil
 }
 
-// remember stores what a provider says of a user, at every login. Names are for
-// people; that groups or roles have changed is a change of access.
+// remember stores what a provider says of a user, unless it has said something
+// since. Names are for people; that groups or roles have changed is a change of
+// access.
 func (s *Service) remember(ctx context.Context, tx pgx.Tx, i provider.Identity) (changed bool, err error) {
 	groups := slices.Clone(i.Groups)
 	slices.Sort(groups)
-	args := pgx.NamedArgs{"id": i.UserID, "provider": i.Provider, "issuer": i.Issuer, "subject": i.Subject,
+	args := pgx.NamedArgs{"id": i.UserID, "provider": i.Provider, "issuer": i.Issuer, "subject": i.Subject, "stated": i.StatedAt,
 		"groups": slices.Compact(groups), "roles": i.Roles, "name": printable(i.Name, maxNameBytes), "email": printable(i.Email, maxEmailBytes), "now": s.now()}
 	if len(i.Groups) == 0 {
 		args["groups"] = []string{}
@@ -168,29 +166,51 @@ func (s *Service) remember(ctx context.Context, tx pgx.Tx, i provider.Identity) 
 	if i.Roles == nil || i.OneUse { // what a token gives that is used once, it gives to no key
 		args["roles"] = map[string][]string{}
 	}
-	var issuer string
-	var same bool
-	err = tx.QueryRow(ctx, `SELECT issuer, groups = @groups AND roles = @roles::jsonb FROM users WHERE id = @id`, args).Scan(&issuer, &same)
-	switch {
-	case err != nil && !errors.Is(err, pgx.ErrNoRows):
-		return false, fmt.Errorf("read user: %w", err)
-	case err == nil && issuer != i.Issuer:
-		return false, deny(policy.LayerSession, "%s is known from issuer %.100q, not from %.100q", i.UserID, issuer, i.Issuer)
-	}
-	set := `name = excluded.name, email = excluded.email, last_login_at = excluded.last_login_at`
-	if changed = err == nil && !same; changed {
-		if err := lockAccess(ctx, tx); err != nil {
-			return false, err
+	for locked := false; ; {
+		var issuer string
+		var same, outdated bool
+		err := tx.QueryRow(ctx, `SELECT issuer, groups = @groups AND roles = @roles::jsonb, stated_at > @stated FROM users WHERE id = @id`, args).
+			Scan(&issuer, &same, &outdated)
+		known := err == nil
+		switch {
+		case err != nil && !errors.Is(err, pgx.ErrNoRows):
+			return false, fmt.Errorf("read user: %w", err)
+		case known && issuer != i.Issuer:
+			return false, deny(policy.LayerSession, "%s is known from issuer %.100q, not from %.100q", i.UserID, issuer, i.Issuer)
+		case known && outdated:
+			return false, noteLogin(ctx, tx, i.UserID, s.now())
 		}
-		set += `, groups = excluded.groups, roles = excluded.roles`
+		// Each of the two holds only for what was read; another login may be faster.
+		set := `WHERE users.groups = excluded.groups AND users.roles = excluded.roles`
+		if changed = known && !same; changed {
+			set = `, groups = excluded.groups, roles = excluded.roles WHERE true`
+			if !locked {
+				if err := lockAccess(ctx, tx); err != nil {
+					return false, err
+				}
+				locked = true
+			}
+		}
+		tag, err := tx.Exec(ctx, `
+			INSERT INTO users (id, provider, issuer, subject, name, email, groups, roles, created_at, last_login_at, stated_at)
+			VALUES (@id, @provider, @issuer, @subject, @name, @email, @groups, @roles, @now, @now, @stated)
+			ON CONFLICT ON CONSTRAINT users_pkey DO UPDATE
+				SET name = excluded.name, email = excluded.email, last_login_at = excluded.last_login_at, stated_at = excluded.stated_at
+				`+set+` AND users.stated_at <= excluded.stated_at`, args)
+		if err != nil {
+			return false, fmt.Errorf("store user: %w", err)
+		}
+		if tag.RowsAffected() > 0 {
+			return changed, nil
+		}
 	}
-	if _, err := tx.Exec(ctx, `
-		INSERT INTO users (id, provider, issuer, subject, name, email, groups, roles, created_at, last_login_at)
-		VALUES (@id, @provider, @issuer, @subject, @name, @email, @groups, @roles, @now, @now)
-		ON CONFLICT ON CONSTRAINT users_pkey DO UPDATE SET `+set, args); err != nil {
-		return false, fmt.Errorf("store user: %w", err)
+}
+
+func noteLogin(ctx context.Context, tx pgx.Tx, userID string, now time.Time) error {
+	if _, err := tx.Exec(ctx, `UPDATE users SET last_login_at = $2 WHERE id = $1`, userID, now); err != nil {
+		return fmt.Errorf("note login: %w", err)
 	}
-	return changed, nil
+	return nil
 }
 
 // deviceOf returns the device whose key made the proof, if it is one's. What

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -248,7 +249,7 @@ func (s *Service) finishByDevice(ctx context.Context, hash []byte, verifier stri
 		if err := s.slowLogin(ctx, hash, kept); err != nil {
 			return kept, i, err
 		}
-	case err == nil, fault.CodeOf(err) == fault.Unauthenticated, fault.CodeOf(err) == fault.Forbidden:
+	case err == nil, slices.Contains([]fault.Code{fault.Unauthenticated, fault.Forbidden, fault.ProviderRefused}, fault.CodeOf(err)):
 		// There is nothing more to ask for, and nobody else gets what came.
 		if _, err := s.takeLogin(ctx, deviceStage, hash); err != nil {
 			return kept, i, err

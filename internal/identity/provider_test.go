@@ -79,6 +79,23 @@ func TestATokenOfAProviderSpeaksForItsUser(t *testing.T) {
 	}
 }
 
+func TestAKeyThatIsWithdrawnVouchesForNoTokenAnyMore(t *testing.T) {
+	t.Parallel()
+	c := newCorp(t)
+	now := c.clock.Now()
+	token := c.issuer.Token(providertest.Claims{
+		"iss": c.issuer.URL, "sub": "7", "aud": providertest.ClientID, "iat": now.Unix(), "exp": now.Add(24 * time.Hour).Unix(),
+	})
+	first := c.caller(t, bearer(token))
+	c.clock.advance(time.Minute)
+	if again := c.caller(t, bearer(token)); again.SessionID != first.SessionID {
+		t.Error("another look at the token opens another session")
+	}
+	c.issuer.Rotate(t, "k2")
+	c.clock.advance(17 * time.Minute) // the keys are looked at again after 15 minutes, the token after one
+	c.refuses(t, bearer(token), "k1")
+}
+
 func TestGroupsGiveTheRolesBoundToThem(t *testing.T) {
 	t.Parallel()
 	c := newCorp(t)
@@ -93,6 +110,46 @@ func TestGroupsGiveTheRolesBoundToThem(t *testing.T) {
 	c.open(t, byToken(c.token("others"))) // has left the group, as the provider now says
 	if got := c.caller(t, bearer(first)).Roles; slices.Contains(got, policy.Admin) {
 		t.Errorf("left the group: %v", got)
+	}
+}
+
+func TestWhatAProviderSaidLastCountsWhateverIsShownLast(t *testing.T) {
+	t.Parallel()
+	c := newCorp(t)
+	admin := c.admin(t)
+	if _, err := c.Bind(t.Context(), admin, identity.Binding{Kind: identity.GroupSubject, Subject: "oidc:corp:dev", Role: policy.Admin}); err != nil {
+		t.Fatal(err)
+	}
+	defaults := []policy.Role{"readonly"}
+	shown, kept := c.token("dev"), c.token("dev", "ops")
+	before := c.open(t, byToken(shown)).AccessToken
+	c.clock.advance(time.Second)
+	c.open(t, byToken(c.token("others")))
+	after := c.open(t, byToken(kept)).AccessToken
+	for name, token := range map[string]string{"opened before": before, "opened after by an older token": after, "the older token itself": kept} {
+		if got := c.caller(t, bearer(token)).Roles; !slices.Equal(got, defaults) {
+			t.Errorf("%s: %v, which the provider has taken away", name, got)
+		}
+	}
+	if n := c.count(t, `SELECT count(*) FROM users WHERE id = 'oidc:corp:7' AND last_login_at > stated_at - interval '1 second' AND groups = '{oidc:corp:others}'`); n != 1 {
+		t.Error("an older token has changed the user")
+	}
+
+	// At once, and in whatever order.
+	var tokens []string
+	for range 8 {
+		c.clock.advance(time.Second)
+		tokens = append(tokens, c.token("dev"))
+	}
+	c.clock.advance(time.Second)
+	tokens = append(tokens, c.token("ops"))
+	for _, err := range together(len(tokens), func(i int) error { return second(c.OpenSession(t.Context(), byToken(tokens[i]))) }) {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	if got := c.caller(t, bearer(before)).Roles; !slices.Equal(got, defaults) {
+		t.Errorf("after many logins at once: %v", got)
 	}
 }
 

@@ -179,6 +179,7 @@ func (c checker) identity(id *Identity) {
 		c.needs(g, "google", "clientId", g.ClientID == "")
 		c.texts("google.hostedDomains", g.HostedDomains)
 	}
+	c.origin(&id.GitHubActionsIssuer, "githubActionsIssuer")
 	for i := range id.GitHubActions {
 		rule, path := &id.GitHubActions[i], fmt.Sprintf("githubActions[%d]", i)
 		c.needs(rule, path, "project", rule.Project == "")

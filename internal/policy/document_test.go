@@ -43,6 +43,7 @@ func TestParseDocumentRefusesWhatItDoesNotUnderstand(t *testing.T) {
 		"a rule without name":                   {"customRules:\n- expression: 'true'\n", "2:3: customRules[0] has no name"},
 		"a rule twice":                          {"customRules:\n- {name: a, expression: 'true'}\n- {name: a, expression: 'true'}\n", `3:10: customRules: "a" has an entry already`},
 		"too many rules":                        {"customRules:\n" + strings.Repeat("- {name: a, expression: 'true'}\n", 33), "34:3: there are more than 32 customRules"},
+		"an issuer of jobs in the clear":        {"identity:\n  githubActionsIssuer: http://hub.example.com\n", "2:24: githubActionsIssuer must be an https URL, without user, query and fragment"},
 		"an issuer in the clear":                {"identity:\n  oidc:\n  - {name: a, clientId: b, issuer: 'http://id.example.com'}\n", "3:36: oidc[0].issuer must be an https URL, without user, query and fragment"},
 		"an issuer that is incomplete":          {"identity:\n  oidc:\n  - name: a\n", "3:5: oidc[0] has no issuer\nsecurity.yaml:3:5: oidc[0] has no clientId or audience"},
 		"two issuers of one name":               {"identity:\n  oidc:\n  - {name: a, clientId: b, issuer: 'https://a'}\n  - {name: a, clientId: b, issuer: 'https://b'}\n", `4:12: oidc: "a" has an entry already`},
@@ -111,6 +112,7 @@ identity:
       repositoryOwnerId: 583231
       events: [push]
       refs: [refs/heads/main]
+  githubActionsIssuer: https://github.example.com/_services/token
   sessions: {maxHours: 8}
 `).Identity
 	o, g, a := id.OIDC[0], id.GitHub, id.GitHubActions[0]
@@ -121,7 +123,7 @@ identity:
 		g.BaseURL != "https://github.example.com", g.Organizations[0] != "acme", g.TeamRoles["acme/core"][0] != policy.Admin, g.AllowedUsers[0] != 583231,
 		id.Google.HostedDomains[0] != "acme.com", id.Google.DomainRoles["acme.com"][0] != policy.Developer,
 		a.Project != "web", a.RepositoryID != 1296269, a.RepositoryOwnerID != 583231, a.Events[0] != "push", a.Refs[0] != "refs/heads/main", a.Role != policy.CI,
-		id.Sessions.MaxHours != 8:
+		id.GitHubActionsIssuer != "https://github.example.com/_services/token", id.Sessions.MaxHours != 8:
 		t.Errorf("%+v", id)
 	}
 }

@@ -23,8 +23,10 @@ type Identity struct {
 	OIDC          []OIDCIssuer        `yaml:"oidc"`
 	GitHub        *GitHubLogin        `yaml:"github"`
 	GitHubActions []GitHubActionsRule `yaml:"githubActions"`
-	Google        *GoogleLogin        `yaml:"google"`
-	Sessions      Sessions            `yaml:"sessions"`
+	// GitHubActionsIssuer is "" for that of github.com.
+	GitHubActionsIssuer string       `yaml:"githubActionsIssuer"`
+	Google              *GoogleLogin `yaml:"google"`
+	Sessions            Sessions     `yaml:"sessions"`
 }
 
 // OIDCIssuer is an issuer of OpenID Connect tokens.

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/coderclaw/runtime/api"
 )
@@ -112,7 +113,7 @@ func TestPeopleLogInAtTheirProviderAndHaveTheRolesOfTheirGroups(t *testing.T) {
 	again.roles()
 
 	// Without its provider the server goes on with whom it knows.
-	joe := &person{p, "joe", "local:joe", t.TempDir()}
+	joe := &person{place: p, name: "joe", id: "local:joe", home: t.TempDir()}
 	if _, err := p.client(operatorToken).CreateUser(t.Context(), api.NewUser{Login: joe.name, Password: password}); err != nil {
 		t.Fatal(err)
 	}
@@ -142,6 +143,48 @@ func TestATokenOfTheProviderIsALoginForCI(t *testing.T) {
 	job.clawctl(0, "login", "--token", token)
 	if roles := job.roles(); !slices.Equal(roles, []string{"developer"}) {
 		t.Errorf("the login has the roles %v", roles)
+	}
+}
+
+func TestAnOlderTokenBringsNoRoleBack(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t)
+	ann := p.person("ann")
+	shown, _ := p.issuer.tokens(t, "ann")
+	unused, _ := p.issuer.tokens(t, "ann")
+	made := time.Now().Truncate(time.Second) // tokens say when they were made to the second
+	if out, _ := ann.clawctl(0, "whoami", "--token", shown); !strings.Contains(out, "developer") {
+		t.Fatalf("an engineer is %s", out)
+	}
+	p.issuer.move("ann", "visitors")
+	for !time.Now().Truncate(time.Second).After(made) {
+		time.Sleep(10 * time.Millisecond)
+	}
+	ann.login()
+	again := p.person("ann")
+	again.clawctl(0, "login", "--token", unused)
+	for _, a := range []*person{ann, again} {
+		if roles := a.roles(); !slices.Equal(roles, []string{"readonly"}) {
+			t.Errorf("a former engineer has the roles %v", roles)
+		}
+	}
+	for _, token := range []string{shown, unused} {
+		if out, _ := ann.clawctl(0, "whoami", "--token", token); strings.Contains(out, "developer") {
+			t.Errorf("a former engineer with an older token is %s", out)
+		}
+	}
+}
+
+func TestAServerThatItsProviderDoesNotKnowSaysSo(t *testing.T) {
+	t.Parallel()
+	i := newIssuer(t)
+	i.secret = "what the operator should have written"
+	document := i.document(t)
+	i.secret = "what the provider knows"
+	p := startPlace(t, "dev", document)
+	p.issuer = i
+	if _, why := p.person("ann").clawctl(1, "login", "--provider", "corp", "--device-flow"); !strings.Contains(why, "does not accept this server as its client") {
+		t.Errorf("the person is told %s", why)
 	}
 }
 

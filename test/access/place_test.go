@@ -131,17 +131,18 @@ type person struct {
 	name string // at the provider
 	id   string // here
 	home string
+	env  []string // besides what every command has
 }
 
 // person is somebody whom the issuer knows.
 func (p *place) person(name string) *person {
 	p.t.Helper()
-	return &person{p, name, "oidc:corp:" + name, p.t.TempDir()}
+	return &person{place: p, name: name, id: "oidc:corp:" + name, home: p.t.TempDir()}
 }
 
 func (p *person) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, filepath.Join(p.bin, "clawctl"), append(args, "--url", p.url, "--keyring", "file")...)
-	cmd.Env = []string{"HOME=" + p.home, "PATH=" + p.bin + ":" + os.Getenv("PATH"), "DISPLAY=:0"}
+	cmd.Env = append([]string{"HOME=" + p.home, "PATH=" + p.bin + ":" + os.Getenv("PATH"), "DISPLAY=:0"}, p.env...)
 	return cmd
 }
 

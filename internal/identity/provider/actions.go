@@ -33,7 +33,7 @@ func newActions(rules []Rule, publicURL string, i *issuer) *actions {
 }
 
 func (a *actions) accept(ctx context.Context, t token) (Identity, error) {
-	subject, expires, err := a.issuer.verify(ctx, t, idTokenTypes, a.audiences)
+	s, err := a.issuer.verify(ctx, t, idTokenTypes, a.audiences)
 	if err != nil {
 		return Identity{}, err
 	}
@@ -44,17 +44,18 @@ func (a *actions) accept(ctx context.Context, t token) (Identity, error) {
 	}
 	rule, err := a.match(t.claims)
 	if err != nil {
-		return Identity{}, refuse(classTrustRule, "%.100q: %w", subject, err)
+		return Identity{}, refuse(classTrustRule, "%.100q: %w", s.subject, err)
 	}
 	id := Identity{
 		Provider:  actionsName,
 		Issuer:    a.issuer.url,
-		Subject:   subject,
+		Subject:   s.subject,
+		StatedAt:  s.issued,
 		UserID:    "ci:" + strconv.FormatInt(rule.RepositoryID, 10),
 		Name:      display(t.claims.text("repository")),
 		ProjectID: rule.Project,
 		TokenID:   jti,
-		ExpiresAt: expires,
+		ExpiresAt: s.expires,
 		OneUse:    true,
 	}
 	id.grant(rule.Project, []string{rule.Role})

@@ -104,27 +104,33 @@ func same(claim any, value string) bool {
 // leeway is how far the clocks of others may be off.
 const leeway = time.Minute
 
-// checkTime applies exp, nbf and iat (RFC 7519, section 4.1) and returns exp.
-func (c claims) checkTime(now time.Time) (time.Time, error) {
+// checkTime applies exp, nbf and iat (RFC 7519, section 4.1) and returns when
+// the token was issued and when it ends. iat must be there, as in every ID token
+// and JWT access token (OpenID Connect Core 1.0, section 2; RFC 9068, section
+// 2.2): without it nobody could tell which of two tokens says what holds now.
+func (c claims) checkTime(now time.Time) (issued, expires time.Time, err error) {
 	expires, ok, err := c.date("exp")
 	switch {
 	case err != nil:
-		return expires, refuse(classClaims, "%w", err)
+		return issued, expires, refuse(classClaims, "%w", err)
 	case !ok:
-		return expires, refuse(classClaims, "exp is missing")
+		return issued, expires, refuse(classClaims, "exp is missing")
 	case !now.Before(expires.Add(leeway)):
-		return expires, refuse(classExpired, "expired at %s", expires.UTC().Format(time.RFC3339))
+		return issued, expires, refuse(classExpired, "expired at %s", expires.UTC().Format(time.RFC3339))
 	}
 	for _, name := range []string{"nbf", "iat"} {
 		at, ok, err := c.date(name)
-		if err != nil {
-			return expires, refuse(classClaims, "%w", err)
+		switch {
+		case err != nil:
+			return issued, expires, refuse(classClaims, "%w", err)
+		case ok && at.After(now.Add(leeway)):
+			return issued, expires, refuse(classNotYetValid, "%s is %s", name, at.UTC().Format(time.RFC3339))
+		case name == "iat" && !ok:
+			return issued, expires, refuse(classClaims, "iat is missing")
 		}
-		if ok && at.After(now.Add(leeway)) {
-			return expires, refuse(classNotYetValid, "%s is %s", name, at.UTC().Format(time.RFC3339))
-		}
+		issued = at // iat is the last
 	}
-	return expires, nil
+	return issued, expires, nil
 }
 
 // checkAudience demands that a token is made for one of ours and that whoever

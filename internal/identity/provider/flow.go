@@ -15,8 +15,8 @@ import (
 // in a browser that is sent there and back (RFC 6749, section 4.1, with PKCE,
 // RFC 7636), or with a code that is typed in on another device (RFC 8628).
 //
-// All methods return an Unavailable fault if the provider cannot be reached or
-// does not know us, an Unauthenticated one for a login that did not succeed and
+// All methods return an Unavailable fault if the provider cannot be reached, a
+// ProviderRefused one if it does not know us, an Unauthenticated one for a login that did not succeed and
 // a Forbidden one for an account that is not allowed in.
 type Flow interface {
 	// AuthCodeURL returns where to send the browser.
@@ -73,7 +73,7 @@ type oidcFlow struct {
 	issuer   *issuer
 	groups   bool     // ask for the scope groups, where there is one
 	domains  []string // Google: the domains that are let in
-	identify func(subject string, c claims) (Identity, error)
+	identify func(s statement, c claims) (Identity, error)
 }
 
 func (f *oidcFlow) AuthCodeURL(ctx context.Context, r AuthRequest) (string, error) {
@@ -140,14 +140,14 @@ func (f *oidcFlow) accept(ctx context.Context, raw, nonce string) (Identity, err
 	if err != nil {
 		return Identity{}, err
 	}
-	subject, _, err := f.issuer.verify(ctx, t, idTokenTypes, []string{f.client.id})
+	s, err := f.issuer.verify(ctx, t, idTokenTypes, []string{f.client.id})
 	if err != nil {
 		return Identity{}, err
 	}
 	if t.claims.text("nonce") != nonce {
-		return Identity{}, refuse(classNonce, "the token of %.100q belongs to another login", subject)
+		return Identity{}, refuse(classNonce, "the token of %.100q belongs to another login", s.subject)
 	}
-	return f.identify(subject, t.claims)
+	return f.identify(s, t.claims)
 }
 
 func (f *oidcFlow) scope(e endpoints) string {

@@ -155,13 +155,14 @@ func TestADeviceLoginCanBeDeclinedAndRunsOut(t *testing.T) {
 	wantRefused(t, err, fault.Unauthenticated, "not any more", "expired_token")
 }
 
-func TestProvidersThatDoNotKnowUsAreUnavailable(t *testing.T) {
+func TestProvidersThatDoNotKnowUsSaySo(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, func(c *provider.OIDC) { c.ClientSecret = "wrong" })
 	f := flow(t, b.set, "corp")
 	_, err := f.Exchange(t.Context(), login(t, f, nil))
-	wantRefused(t, err, fault.Unavailable, "does not accept this server", "invalid_client")
+	wantRefused(t, err, fault.ProviderRefused, "does not accept this server", "invalid_client")
 	for does, answer := range map[string]http.HandlerFunc{
+		"an error of its own":     func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte(`{"error":"server_error"}`)) },
 		"an error without a name": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) },
 		"a page":                  func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("<html>")) },
 		"a redirect":              http.RedirectHandler("https://evil.example/token", http.StatusTemporaryRedirect).ServeHTTP,

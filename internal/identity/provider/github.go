@@ -84,6 +84,7 @@ func (g *github) login(ctx context.Context, grant url.Values) (Identity, error) 
 
 // identity says who a token of ours speaks for.
 func (g *github) identity(ctx context.Context, api githubAPI) (Identity, error) {
+	asked := g.now()
 	var user struct {
 		ID    int64  `json:"id"`
 		Login string `json:"login"`
@@ -99,6 +100,7 @@ func (g *github) identity(ctx context.Context, api githubAPI) (Identity, error) 
 		Provider: githubName,
 		Issuer:   g.base,
 		Subject:  number,
+		StatedAt: asked,
 		UserID:   "github:" + number,
 		Name:     display(user.Login),
 	}

@@ -160,7 +160,7 @@ func TestBrokenGitHubLoginsAreRefused(t *testing.T) {
 	}
 	wrong, _, _ := newGitHub(t, func(c *provider.GitHub) { c.ClientSecret = "wrong" }, ann)
 	_, err = wrong.Exchange(t.Context(), login(t, wrong, nil))
-	wantRefused(t, err, fault.Unavailable, "does not accept this server", "incorrect_client_credentials")
+	wantRefused(t, err, fault.ProviderRefused, "does not accept this server", "incorrect_client_credentials")
 }
 
 func TestTheAPIIsWhereGitHubHasIt(t *testing.T) {

@@ -14,30 +14,31 @@ type googleProvider struct {
 }
 
 func (p *googleProvider) accept(ctx context.Context, t token) (Identity, error) {
-	subject, expires, err := p.issuer.verify(ctx, t, idTokenTypes, []string{p.config.ClientID})
+	s, err := p.issuer.verify(ctx, t, idTokenTypes, []string{p.config.ClientID})
 	if err != nil {
 		return Identity{}, err
 	}
-	id, err := p.identity(subject, t.claims)
+	id, err := p.identity(s, t.claims)
 	if err != nil {
 		return Identity{}, err
 	}
-	return asBearer(id, t.claims, expires)
+	return asBearer(id, t.claims, s.expires)
 }
 
-func (p *googleProvider) identity(subject string, c claims) (Identity, error) {
+func (p *googleProvider) identity(s statement, c claims) (Identity, error) {
 	domain := c.text("hd")
 	if domain == "" {
-		return Identity{}, forbid(googleName, "%s belongs to no organisation", subject)
+		return Identity{}, forbid(googleName, "%s belongs to no organisation", s.subject)
 	}
 	if !slices.Contains(p.config.HostedDomains, domain) {
-		return Identity{}, forbid(googleName, "%s belongs to %.100q", subject, domain)
+		return Identity{}, forbid(googleName, "%s belongs to %.100q", s.subject, domain)
 	}
 	id := Identity{
 		Provider: googleName,
 		Issuer:   p.issuer.url,
-		Subject:  subject,
-		UserID:   "google:" + subject,
+		Subject:  s.subject,
+		StatedAt: s.issued,
+		UserID:   "google:" + s.subject,
 		Name:     display(c.text("name")),
 		Email:    c.email(),
 		Groups:   []string{"google:" + domain},

@@ -41,31 +41,37 @@ func newIssuer(url string, algorithms []string, client *http.Client, o Options) 
 	return &issuer{url: url, algorithms: algorithms, keys: newRemote(url, client, o), now: o.Now}
 }
 
+// statement is what a verified token says of itself.
+type statement struct {
+	subject         string
+	issued, expires time.Time
+}
+
 // verify accepts a token of one of those types that is made for one of those
-// audiences, and returns its subject and when it ends. What can be refused
+// audiences. What can be refused
 // without a key is, before the issuer is asked for one.
-func (i *issuer) verify(ctx context.Context, t token, types, audiences []string) (subject string, expires time.Time, err error) {
+func (i *issuer) verify(ctx context.Context, t token, types, audiences []string) (s statement, err error) {
 	if t.issuer != i.url {
-		return "", expires, refuse(classIssuer, "the issuer is %.100q, not %q", t.issuer, i.url)
+		return s, refuse(classIssuer, "the issuer is %.100q, not %q", t.issuer, i.url)
 	}
 	if !slices.Contains(i.algorithms, t.alg) {
-		return "", expires, refuse(classAlgorithm, "alg %.20q is none of %q", t.alg, i.algorithms)
+		return s, refuse(classAlgorithm, "alg %.20q is none of %q", t.alg, i.algorithms)
 	}
 	if !slices.Contains(types, strings.ToLower(t.typ)) {
-		return "", expires, refuse(classType, "typ %.40q is none of %q", t.typ, types)
+		return s, refuse(classType, "typ %.40q is none of %q", t.typ, types)
 	}
 	if err := t.claims.checkAudience(audiences); err != nil {
-		return "", expires, err
+		return s, err
 	}
-	if expires, err = t.claims.checkTime(i.now()); err != nil {
-		return "", expires, err
+	if s.issued, s.expires, err = t.claims.checkTime(i.now()); err != nil {
+		return s, err
 	}
-	if subject, err = t.claims.name("sub", true); err != nil {
-		return "", expires, refuse(classClaims, "%w", err)
+	if s.subject, err = t.claims.name("sub", true); err != nil {
+		return s, refuse(classClaims, "%w", err)
 	}
 	key, err := i.keys.key(ctx, t.kid)
 	if err != nil {
-		return "", expires, err
+		return s, err
 	}
 	// What the library checks beside the signature has been checked here, more
 	// strictly; it is asked all the same.
@@ -75,9 +81,9 @@ func (i *issuer) verify(ctx context.Context, t token, types, audiences []string)
 		Now:                  func() time.Time { return i.now().Add(-leeway) },
 	})
 	if _, err := verifier.Verify(ctx, t.raw); err != nil {
-		return "", expires, refuse(classSignature, "key %.60q: %w", t.kid, err)
+		return s, refuse(classSignature, "key %.60q: %w", t.kid, err)
 	}
-	return subject, expires, nil
+	return s, nil
 }
 
 // oneKey is an oidc.KeySet of the key that a token names, for the algorithm

@@ -100,12 +100,14 @@ func (c oauthClient) failure(a answer) error {
 		return ErrAuthorizationPending
 	case "slow_down":
 		return ErrSlowDown
+	case "server_error", "temporarily_unavailable":
+		return unavailable(c.name, cause)
 	case "access_denied":
 		return fault.Wrap(cause, fault.Unauthenticated, "the login was declined at %s", c.name)
 	case "expired_token", "invalid_grant", "bad_verification_code", "incorrect_device_code":
 		return fault.Wrap(cause, fault.Unauthenticated, "the code of the login is not valid, or not any more")
 	}
-	return fault.Wrap(cause, fault.Unavailable, "the identity provider %s does not accept this server as its client", c.name)
+	return fault.Wrap(cause, fault.ProviderRefused, "the identity provider %s does not accept this server as its client", c.name)
 }
 
 // startDevice asks a device authorization endpoint (RFC 8628, section 3.1).

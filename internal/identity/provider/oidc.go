@@ -19,15 +19,15 @@ func (p *oidcProvider) accept(ctx context.Context, t token) (Identity, error) {
 	if len(audiences) == 0 {
 		audiences = []string{p.config.ClientID}
 	}
-	subject, expires, err := p.issuer.verify(ctx, t, accessTokenTypes, audiences)
+	s, err := p.issuer.verify(ctx, t, accessTokenTypes, audiences)
 	if err != nil {
 		return Identity{}, err
 	}
-	id, err := p.identity(subject, t.claims)
+	id, err := p.identity(s, t.claims)
 	if err != nil {
 		return Identity{}, err
 	}
-	return asBearer(id, t.claims, expires)
+	return asBearer(id, t.claims, s.expires)
 }
 
 // asBearer adds what matters for a token that its bearer may show again.
@@ -41,17 +41,18 @@ func asBearer(id Identity, c claims, expires time.Time) (Identity, error) {
 }
 
 // identity says who verified claims speak for.
-func (p *oidcProvider) identity(subject string, c claims) (Identity, error) {
+func (p *oidcProvider) identity(s statement, c claims) (Identity, error) {
 	for name, value := range p.config.RequiredClaims {
 		if !c.has(name, value) {
-			return Identity{}, forbid(p.config.Name, "the claim %s of %.100q is not %q", name, subject, value)
+			return Identity{}, forbid(p.config.Name, "the claim %s of %.100q is not %q", name, s.subject, value)
 		}
 	}
 	id := Identity{
 		Provider: p.config.Name,
 		Issuer:   p.issuer.url,
-		Subject:  subject,
-		UserID:   "oidc:" + p.config.Name + ":" + subject,
+		Subject:  s.subject,
+		StatedAt: s.issued,
+		UserID:   "oidc:" + p.config.Name + ":" + s.subject,
 		Name:     p.displayName(c),
 		Email:    c.email(),
 	}

@@ -34,6 +34,9 @@ type Identity struct {
 	// printable text only.
 	Name  string
 	Email string
+	// StatedAt is when the provider said all this. Of two identities of one
+	// principal the later counts, whichever was shown first.
+	StatedAt time.Time
 	// Groups are what the provider says the principal is a member of, each with
 	// the provider in front: oidc:<provider>:<group>, github:<organisation>,
 	// github:<organisation>/<team>, google:<domain>.

@@ -117,7 +117,7 @@ func TestBadSignaturesCostNoLook(t *testing.T) {
 	good := b.issuer.Token(nil)
 	b.accept(t, good)
 	b.Advance(30 * time.Second)
-	payload := fmt.Sprintf(`{"iss":%q,"aud":"coderclaw","sub":"root","exp":%d}`, b.issuer.URL, b.Now().Unix()+60)
+	payload := fmt.Sprintf(`{"iss":%q,"aud":"coderclaw","sub":"root","iat":1,"exp":%d}`, b.issuer.URL, b.Now().Unix()+60)
 	for range 50 {
 		_, err := b.set.VerifyToken(t.Context(), providertest.Tamper(good, payload))
 		wantRefused(t, err, fault.Unauthenticated, "signature", "")

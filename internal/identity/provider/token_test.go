@@ -132,6 +132,7 @@ func TestForgedTokensAreRefused(t *testing.T) {
 		{b.issuer.Token(claims{"exp": -1}), "claims", "exp", "exp before 1970"},
 		{b.issuer.Token(claims{"exp": 1e300}), "claims", "exp", "exp after the end of time"},
 		{b.issuer.Token(claims{"exp": fmt.Sprint(now + 300)}), "claims", "exp", "exp as a text"},
+		{b.issuer.Token(claims{"iat": nil}), "claims", "iat is missing", "made at no time"},
 		{b.issuer.Token(claims{"iat": now + 61}), "not yet valid", "iat", "made in the future"},
 		{b.issuer.Token(claims{"nbf": now + 61}), "not yet valid", "nbf", "not valid yet"},
 		{b.issuer.Token(claims{"nbf": "soon"}), "claims", "nbf", "nbf as a text"},
@@ -154,7 +155,7 @@ func TestForgedTokensAreRefused(t *testing.T) {
 		{b.issuer.Forge(payload(`{"iss":%q,"aud":%q,"exp":%d,"sub":"ann","x":` + strings.Repeat("[", 40) + strings.Repeat("]", 40) + `}`)), "malformed", "deep", "deep nesting"},
 		{b.issuer.Forge(providertest.Forgery{Payload: `{"iss"`}), "malformed", "claims", "half an object"},
 
-		{providertest.Tamper(good, `{"iss":"`+b.issuer.URL+`","aud":"coderclaw","sub":"root","exp":`+fmt.Sprint(now+300)+`}`), "signature", "", "changed claims"},
+		{providertest.Tamper(good, `{"iss":"`+b.issuer.URL+`","aud":"coderclaw","sub":"root","iat":1,"exp":`+fmt.Sprint(now+300)+`}`), "signature", "", "changed claims"},
 		{good + "\n", "malformed", "", "a line break at the end"},
 		{parts[0] + "." + parts[1] + "." + parts[2][:10] + "\n" + parts[2][10:], "malformed", "", "a line break in the signature"},
 		{good + "=", "malformed", "", "padding"},
