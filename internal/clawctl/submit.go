@@ -70,6 +70,8 @@ first line of the input stands for it.`,
 	flags.StringArrayVar(&f.requires, "requires", nil, "a label that the worker must have, `key=value`; repeat it for more")
 	flags.StringVar(&f.metadata, "metadata", "", "a `JSON` object that agents may read")
 	flags.IntVar(&f.task.Priority, "priority", 0, "`number` from -100 to 100; higher is run first")
+	flags.StringVar(&f.task.ConcurrencyKey, "concurrency-key", "", "tasks of the project with this `key` do not run at once")
+	flags.IntVar(&f.task.ConcurrencyLimit, "concurrency-limit", 0, "`number` of tasks with the key that may run at once (default 1)")
 	flags.DurationVar(&f.timeout, "timeout", 0, "how long one attempt may take, for example 30m (default no limit)")
 	flags.IntVar(&f.task.MaxAttempts, "max-attempts", 0, "`number` of times it may be tried (default 1)")
 	flags.StringVar(&f.runAfter, "run-after", "", "not before then: a `time` (2026-01-31T18:00:00Z) or a duration from now (8h)")

@@ -155,6 +155,9 @@ func (c *cli) taskDetails(t api.Task) {
 	if t.WaitingReason != "" {
 		status += " (" + string(t.WaitingReason) + ")"
 	}
+	if p := t.Pending; p != nil {
+		status += ", " + pendingText(*p)
+	}
 	if !t.Status.Terminal() {
 		status += fmt.Sprintf(", %d%%", t.Progress)
 	}
@@ -249,4 +252,22 @@ func labelText(labels map[string]string) string {
 		list = append(list, key+"="+labels[key])
 	}
 	return strings.Join(list, ", ")
+}
+
+// pendingText says why a task does not run.
+func pendingText(p api.PendingReason) string {
+	switch p.Reason {
+	case "dependency":
+		return "waits for tasks that it depends on"
+	case "not-before":
+		return "its time has not come"
+	case "limit":
+		return "the limit " + p.Limit + " is reached"
+	case "no-worker":
+		return "no worker is there that could run it"
+	}
+	if p.Ahead == 0 {
+		return "next in turn"
+	}
+	return fmt.Sprintf("behind %d others", p.Ahead)
 }

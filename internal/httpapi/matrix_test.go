@@ -80,6 +80,10 @@ var samples = map[string]sample{
 	"drainWorker":    {of: "worker", want: 204},
 	"reportTask":     {of: "task", body: `{"message":"m"}`, want: 422}, // without a lease
 
+	"listLimits":  {},
+	"putLimit":    {body: `{"maxConcurrentTasks":5}`, needs: unconfined},
+	"deleteLimit": {of: "limit", needs: unconfined, other: 403, want: 204},
+
 	"listAgents":  {},
 	"getAgent":    {of: "agent"},
 	"putAgent":    {of: "agent", body: `{"name":"n","description":"d","executor":"process","process":{"command":["true"]}}`, needs: unconfined},
@@ -389,6 +393,9 @@ func (w *world) make(kind string, p *person) string {
 		return cmp.Or(p.project, "shop")
 	case "entry":
 		return w.entries[p.name]
+	case "limit":
+		w.must(w.root, 200, "PUT", "/v1/limits/agent", samples["putLimit"].body)
+		return ""
 	case "worker":
 		body := newWorkerBody(w, p, "")
 		w.must(w.root, 204, "POST", "/v1/workers", body)
@@ -470,7 +477,7 @@ func (w *world) request(op operation, who, whose *person) (path, body string) {
 	if s.of != "" {
 		id = w.make(s.of, whose)
 	}
-	path = strings.NewReplacer("{id}", id, "{key}", "k", "{version}", "1").Replace(op.path) + s.query
+	path = strings.NewReplacer("{kind}", "agent", "{id}", id, "{key}", "k", "{version}", "1").Replace(op.path) + s.query
 	body = strings.ReplaceAll(s.body, "{project}", whose.project)
 	if s.write != nil {
 		body = s.write(w, who, id)

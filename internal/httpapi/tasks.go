@@ -26,6 +26,8 @@ type Tasks interface {
 	Cancel(ctx context.Context, c policy.Caller, id uuid.UUID) (task.Task, error)
 	Events(ctx context.Context, c policy.Caller, id uuid.UUID, after int64, limit int) ([]task.Event, error)
 	Count(ctx context.Context) (task.Counts, error)
+	// Delay explains why a task that waits for a worker does not run.
+	Delay(ctx context.Context, t task.Task) (*task.Delay, error)
 	TaskLog
 }
 
@@ -205,7 +207,15 @@ func (s *Server) getTask(ctx context.Context, c policy.Caller, in *IDInput) (*ta
 		return nil, err
 	}
 	t, err := s.tasks.Get(ctx, c, id)
-	return &taskOutput{WireTask(t)}, err
+	if err != nil {
+		return nil, err
+	}
+	wire := WireTask(t)
+	why, err := s.tasks.Delay(ctx, t)
+	if why != nil {
+		wire.Pending = &api.PendingReason{Reason: string(why.Reason), Limit: why.Limit, Ahead: why.Ahead}
+	}
+	return &taskOutput{wire}, err
 }
 
 func (s *Server) updateTask(ctx context.Context, c policy.Caller, in *struct {

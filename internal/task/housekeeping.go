@@ -32,7 +32,10 @@ func (s *Service) Prepare(ctx context.Context) error {
 	if err := s.ensurePartitions(ctx); err != nil {
 		return err
 	}
-	return s.settleLeftovers(ctx)
+	if err := s.settleLeftovers(ctx); err != nil {
+		return err
+	}
+	return s.unpark(ctx)
 }
 
 // Run keeps time-bound things going until ctx ends: leases that run out, tasks
@@ -62,6 +65,8 @@ func (s *Service) Run(ctx context.Context) error {
 			sweep.Reset(wait)
 		case <-s.sweepSoon:
 			sweep.Reset(0)
+		case <-s.unparkSoon:
+			err = s.unpark(ctx)
 		case <-s.recheckSoon:
 			err = s.recheck(ctx)
 		case <-look:
@@ -83,14 +88,14 @@ func (s *Service) sweep(ctx context.Context) (time.Duration, error) {
 	err := postgres.Retry(ctx, func() error {
 		return s.pool.QueryRow(ctx, `
 		WITH due AS (
-			UPDATE tasks SET claimable = true
-			WHERE NOT claimable AND dispatch = 'auto' AND blocked_by = 0
+			UPDATE tasks t SET claimable = true, `+requeueSQL+`
+			WHERE NOT claimable AND dispatch = 'auto' AND blocked_by = 0 AND parked_by = ''
 				AND (status = 'pending' OR waiting_reason = 'retry') AND run_after <= clock_timestamp()
 			RETURNING id
 		)
 		SELECT (SELECT count(*) FROM due),
 			(SELECT extract(epoch FROM min(run_after) - clock_timestamp())::float8 FROM tasks
-			WHERE NOT claimable AND dispatch = 'auto' AND blocked_by = 0
+			WHERE NOT claimable AND dispatch = 'auto' AND blocked_by = 0 AND parked_by = ''
 				AND (status = 'pending' OR waiting_reason = 'retry') AND run_after > clock_timestamp())`).Scan(&due, &next)
 	})
 	if err != nil {
@@ -102,6 +107,9 @@ func (s *Service) sweep(ctx context.Context) (time.Duration, error) {
 	wait := sweepInterval
 	if next != nil {
 		wait = min(wait, time.Duration(*next*float64(time.Second))+time.Millisecond)
+	}
+	if s.parked.Load() { // signals can be lost
+		poke(s.unparkSoon)
 	}
 	return wait, s.loseLeases(ctx, expireSQL, maxLeasesLost)
 }
