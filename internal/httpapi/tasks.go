@@ -25,6 +25,7 @@ type Tasks interface {
 	Update(ctx context.Context, c policy.Caller, id uuid.UUID, p task.Patch) (task.Task, error)
 	Cancel(ctx context.Context, c policy.Caller, id uuid.UUID) (task.Task, error)
 	Events(ctx context.Context, c policy.Caller, id uuid.UUID, after int64, limit int) ([]task.Event, error)
+	Schedules
 	Count(ctx context.Context) (task.Counts, error)
 	TaskLog
 }
@@ -57,6 +58,7 @@ type (
 		SessionID    string    `query:"sessionId"`
 		ProjectID    string    `query:"projectId"`
 		ParentTaskID string    `query:"parentTaskId" format:"uuid"`
+		ScheduleID   string    `query:"scheduleId" format:"uuid"`
 		Label        []string  `query:"label,explode" doc:"key=value; repeat it to ask for several at once."`
 		CreatedAfter time.Time `query:"createdAfter"`
 		Query        string    `query:"q" maxLength:"200" doc:"Part of the description, in any case."`
@@ -181,6 +183,13 @@ func (in *FilterInput) filter() (task.Filter, error) {
 			return f, err
 		}
 		f.ParentTaskID = &id
+	}
+	if in.ScheduleID != "" {
+		id, err := parseID(in.ScheduleID, "query.scheduleId")
+		if err != nil {
+			return f, err
+		}
+		f.ScheduleID = &id
 	}
 	for _, label := range in.Label {
 		k, v, ok := strings.Cut(label, "=")
