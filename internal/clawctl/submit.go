@@ -25,6 +25,7 @@ type submitFlags struct {
 	inputFile string
 	thinking  choice
 	labels    []string
+	requires  []string
 	metadata  string
 	timeout   time.Duration
 	runAfter  string
@@ -80,6 +81,7 @@ func (f *submitFlags) register(cmd *cobra.Command) {
 	flags.StringVar(&f.task.SessionID, "session", "", "`id` of the session that the task belongs to")
 	flags.StringVar(&f.task.ProjectID, "project", "", "`id` of the project that the task belongs to")
 	flags.StringArrayVar(&f.labels, "label", nil, "a label, `key=value`; repeat it for more")
+	flags.StringArrayVar(&f.requires, "requires", nil, "a label that the worker must have, `key=value`; repeat it for more")
 	flags.StringVar(&f.metadata, "metadata", "", "a `JSON` object that agents may read")
 	flags.IntVar(&f.task.Priority, "priority", 0, "`number` from -100 to 100; higher is run first")
 	flags.DurationVar(&f.timeout, "timeout", 0, "how long one attempt may take, for example 30m (default no limit)")
@@ -136,6 +138,9 @@ func (c *cli) complete(t *api.NewTask, args []string, f *submitFlags) (err error
 		t.Input = t.Description
 	}
 	t.Thinking = api.Thinking(f.thinking.value)
+	if t.Requires, err = parseLabels(f.requires); err != nil {
+		return err
+	}
 	if t.Labels, err = parseLabels(f.labels); err != nil {
 		return err
 	}

@@ -178,6 +178,6 @@ func wireNewTask(n task.New) api.NewTask {
 	return api.NewTask{
 		Description: n.Description, Input: n.Input, AgentID: n.AgentID, SkillID: n.SkillID, Model: n.Model, Thinking: api.Thinking(n.Thinking),
 		SessionID: n.SessionID, ProjectID: n.ProjectID, Dispatch: api.Dispatch(n.Dispatch), Priority: n.Priority,
-		TimeoutSeconds: n.TimeoutSeconds, MaxAttempts: n.MaxAttempts, Labels: n.Labels, Metadata: n.Metadata,
+		TimeoutSeconds: n.TimeoutSeconds, MaxAttempts: n.MaxAttempts, Labels: n.Labels, Requires: n.Requires, Metadata: n.Metadata,
 	}
 }
