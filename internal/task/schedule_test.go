@@ -49,6 +49,8 @@ func TestTicksFollowTheClocksOfTheZone(t *testing.T) {
 		{"an offset of quarters of hours", "0 9 * * 1-5", "Asia/Kathmandu", "2026-07-03T04:00:00Z",
 			"2026-07-06T03:15:00Z 2026-07-07T03:15:00Z"},
 		{"a leap day", "0 0 29 2 *", "UTC", "2026-01-01T00:00:00Z", "2028-02-29T00:00:00Z 2032-02-29T00:00:00Z"},
+		{"a leap day that is a Sunday", "0 1 29 2 */7", "Europe/Berlin", "2026-01-01T00:00:00Z",
+			"2032-02-29T00:00:00Z 2060-02-29T00:00:00Z 2088-02-29T00:00:00Z 2128-02-29T00:00:00Z"},
 		{"day of the month or of the week, if both are named", "0 0 13 * 5", "UTC", "2026-11-01T00:00:00Z",
 			"2026-11-06T00:00:00Z 2026-11-13T00:00:00Z 2026-11-20T00:00:00Z"},
 		{"Sunday by both its numbers", "0 0 * * 7", "UTC", "2026-11-02T00:00:00Z", "2026-11-08T00:00:00Z"},

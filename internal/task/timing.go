@@ -14,9 +14,10 @@ type timing struct {
 	every time.Duration
 }
 
-// maxClockChanges bounds how many changes of the clocks are looked past for a
-// tick: more than lie between two 29ths of February.
-const maxClockChanges = 100
+// maxStretches bounds over how many stretches of time between two changes of
+// the clocks a tick is looked for: more than there are between two 29ths of
+// February that are Sundays. Go also begins one with each year after 2037.
+const maxStretches = 400
 
 // after returns the first tick after t, which for intervals must be one itself.
 // It is false if there is none.
@@ -36,14 +37,23 @@ func (g timing) after(t time.Time) (time.Time, bool) {
 func (g timing) cronAfter(t time.Time) (time.Time, bool) {
 	fixed := !everyHour(g.cron)
 	wall := clockOf(t)
-	for range maxClockChanges {
+	var next, asked time.Time // the first match after asked
+	for range maxStretches {
 		start, end := t.ZoneBounds()
+		if !end.IsZero() && !end.After(t) {
+			// So Go says at the end of leap years after 2037. To look more often
+			// than the clocks change does no harm.
+			end = t.AddDate(0, 0, 1)
+		}
 		if before := clockAt(start, start.Add(-1).In(g.zone)); fixed && !start.IsZero() && wall.Before(before) {
 			wall = before.Add(-time.Second) // shown a second time
 		}
-		next, err := gronx.NextTickAfter(g.cron, wall, false)
-		if err != nil {
-			return time.Time{}, false
+		if wall.Before(asked) || !next.After(wall) {
+			var err error
+			if next, err = gronx.NextTickAfter(g.cron, wall, false); err != nil {
+				return time.Time{}, false
+			}
+			asked = wall
 		}
 		_, offset := t.Zone()
 		at := next.Add(-time.Duration(offset) * time.Second)
