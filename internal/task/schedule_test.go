@@ -71,6 +71,27 @@ func TestTicksFollowTheClocksOfTheZone(t *testing.T) {
 	}
 }
 
+func TestADailyTickComesOnceADayInEveryZone(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"Europe/Berlin", "America/New_York", "America/Santiago", "Australia/Lord_Howe", "Africa/Cairo", "Asia/Kolkata"} {
+		zone, err := time.LoadLocation(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, hour := range []int{0, 1, 2, 3, 23} {
+			before := time.Date(2025, 12, 31, 23, 59, 59, 0, zone)
+			sc := task.Schedule{Cron: fmt.Sprintf("15 %d * * *", hour), TimeZone: name, NextAt: &before}
+			day := 0
+			for _, at := range sc.Upcoming(366)[1:] {
+				if day++; at.In(zone).YearDay() != day {
+					t.Errorf("at %d h in %s, day %d of the year has its tick at %v", hour, name, day, at.In(zone))
+					break
+				}
+			}
+		}
+	}
+}
+
 // hourly is a schedule of the caller's that first comes in an hour.
 func (r rig) hourly(t *testing.T, c policy.Caller, change func(*task.NewSchedule)) task.Schedule {
 	t.Helper()
