@@ -80,6 +80,7 @@ type Task struct {
 	ProjectID        string            `json:"projectId,omitempty"`
 	UserID           string            `json:"userId" doc:"The principal that submitted it."`
 	ParentTaskID     string            `json:"parentTaskId,omitempty"`
+	ScheduleID       string            `json:"scheduleId,omitempty" doc:"The schedule that submitted it."`
 	DependsOn        []string          `json:"dependsOn,omitempty"`
 	Dispatch         Dispatch          `json:"dispatch" enum:"auto,manual"`
 	Priority         int               `json:"priority"`

@@ -37,6 +37,7 @@ func (f *filterFlags) register(cmd *cobra.Command) {
 	flags.StringVar(&f.filter.SessionID, "session", "", "tasks of this session `id`")
 	flags.StringVar(&f.filter.ProjectID, "project", "", "tasks of this project `id`")
 	flags.StringVar(&f.filter.ParentTaskID, "parent", "", "parts of this task `id`")
+	flags.StringVar(&f.filter.ScheduleID, "schedule", "", "runs of this schedule `id`")
 	flags.StringArrayVar(&f.labels, "label", nil, "tasks with this label, `key=value`; repeat it to ask for several at once")
 	flags.StringVar(&f.since, "since", "", "tasks submitted after a `time` (2026-01-31T18:00:00Z) or within a duration (24h)")
 	flags.StringVarP(&f.filter.Query, "query", "q", "", "tasks whose description holds this `text`")

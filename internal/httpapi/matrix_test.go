@@ -73,6 +73,13 @@ var samples = map[string]sample{
 	"streamTask":     {of: "task"},
 	"streamTasks":    {},
 
+	"createSchedule":  {body: `{"name":"n","intervalSeconds":3600,"task":{"description":"d","input":"i","dispatch":"manual"}}`, want: 201},
+	"listSchedules":   {},
+	"getSchedule":     {of: "schedule"},
+	"updateSchedule":  {of: "schedule", body: `{"paused":true}`},
+	"deleteSchedule":  {of: "schedule", want: 204},
+	"triggerSchedule": {of: "schedule", want: 201},
+
 	"registerWorker": {write: newWorkerBody, want: 204},
 	"listWorkers":    {},
 	"claimTasks":     {of: "worker", body: `{"max":1}`},
@@ -362,6 +369,13 @@ func (w *world) make(kind string, p *person) string {
 			w.t.Fatal(err)
 		}
 		return task.ID.String()
+	case "schedule":
+		by.Roles = []policy.Role{policy.Admin}
+		sc, err := w.tasks.CreateSchedule(w.t.Context(), by, task.NewSchedule{Name: p.name, IntervalSeconds: 3600, Task: task.New{Description: p.name, Dispatch: task.Manual}})
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		return sc.ID.String()
 	case "agent":
 		id := w.next()
 		w.must(w.root, 201, "PUT", "/v1/agents/"+id, samples["putAgent"].body)

@@ -140,6 +140,7 @@ func New(o Options) (*Server, error) {
 	s.api = humachi.New(s.router, newConfig())
 	s.api.UseMiddleware(s.authorize)
 	s.registerTasks()
+	s.registerSchedules()
 	s.registerWorkers()
 	s.registerConcurrencyLimits()
 	s.registerStreams()

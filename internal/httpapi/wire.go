@@ -24,6 +24,9 @@ func WireTask(t task.Task) api.Task {
 	if t.ParentTaskID != nil {
 		w.ParentTaskID = t.ParentTaskID.String()
 	}
+	if t.ScheduleID != nil {
+		w.ScheduleID = t.ScheduleID.String()
+	}
 	if t.RunAfter != nil {
 		at := t.RunAfter.UTC()
 		w.RunAfter = &at

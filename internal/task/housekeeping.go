@@ -39,7 +39,7 @@ func (s *Service) Prepare(ctx context.Context) error {
 }
 
 // Run keeps time-bound things going until ctx ends: leases that run out, tasks
-// whose time has come, partitions. Faults of the database are logged and tried
+// whose time has come, schedules, partitions. Faults of the database are logged and tried
 // again.
 func (s *Service) Run(ctx context.Context) error {
 	sweep := time.NewTimer(0)
@@ -80,11 +80,12 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 }
 
-// sweep takes expired leases away and offers tasks whose time has come. It
-// returns when to sweep next.
+// sweep takes expired leases away, offers tasks whose time has come and runs
+// schedules. It returns when to sweep next.
 func (s *Service) sweep(ctx context.Context) (time.Duration, error) {
 	var due int
-	var next *float64
+	var next, tick *float64
+	var queued bool
 	err := postgres.Retry(ctx, func() error {
 		return s.pool.QueryRow(ctx, `
 		WITH due AS (
@@ -96,7 +97,9 @@ func (s *Service) sweep(ctx context.Context) (time.Duration, error) {
 		SELECT (SELECT count(*) FROM due),
 			(SELECT extract(epoch FROM min(run_after) - clock_timestamp())::float8 FROM tasks
 			WHERE NOT claimable AND dispatch = 'auto' AND blocked_by = 0 AND parked_by = ''
-				AND (status = 'pending' OR waiting_reason = 'retry') AND run_after > clock_timestamp())`).Scan(&due, &next)
+				AND (status = 'pending' OR waiting_reason = 'retry') AND run_after > clock_timestamp()),
+			(SELECT extract(epoch FROM min(next_at) - clock_timestamp())::float8 FROM schedules WHERE next_at IS NOT NULL),
+			EXISTS (SELECT FROM schedules s WHERE s.queued_at IS NOT NULL AND `+readySQL+`)`).Scan(&due, &next, &tick, &queued)
 	})
 	if err != nil {
 		return sweepInterval, fmt.Errorf("offer tasks whose time has come: %w", err)
@@ -111,7 +114,18 @@ func (s *Service) sweep(ctx context.Context) (time.Duration, error) {
 	if s.parked.Load() { // signals can be lost
 		poke(s.unparkSoon)
 	}
-	return wait, s.loseLeases(ctx, expireSQL, maxLeasesLost)
+	var faults []error
+	switch {
+	case queued || tick != nil && *tick <= 0:
+		some, err := s.runDue(ctx)
+		faults = append(faults, err)
+		if some {
+			wait = 0 // until nothing is due, and the time of the next tick is known
+		}
+	case tick != nil:
+		wait = min(wait, time.Duration(*tick*float64(time.Second))+time.Millisecond)
+	}
+	return wait, errors.Join(append(faults, s.loseLeases(ctx, expireSQL, maxLeasesLost))...)
 }
 
 // look tells this process of the tasks that changed since the transaction that
