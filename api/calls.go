@@ -52,6 +52,13 @@ func (c *Client) Task(ctx context.Context, id string) (Task, error) {
 	return out, c.get(ctx, "/v1/tasks", id, "", nil, &out)
 }
 
+// Attempts returns the tries at a task, oldest first.
+func (c *Client) Attempts(ctx context.Context, id string) ([]Attempt, error) {
+	var out AttemptList
+	err := c.get(ctx, "/v1/tasks", id, "/attempts", nil, &out)
+	return out.Items, err
+}
+
 // TaskFilter chooses tasks. What is zero does not restrict.
 type TaskFilter struct {
 	Status       []TaskStatus // any of them

@@ -55,6 +55,10 @@ type NewTask struct {
 	ConcurrencyLimit int               `json:"concurrencyLimit,omitempty" minimum:"0" maximum:"10000" doc:"How many. 0 means the default, 1."`
 	RunAfter         *time.Time        `json:"runAfter,omitempty" doc:"Not offered to workers before this time."`
 	TimeoutSeconds   int               `json:"timeoutSeconds,omitempty" minimum:"0" maximum:"604800" doc:"How long one attempt may take. 0 (default): no limit."`
+	ExpiresAt        *time.Time        `json:"expiresAt,omitempty" doc:"Fails, with statusReason expired, if nothing has begun by then."`
+	DeadlineAt       *time.Time        `json:"deadlineAt,omitempty" doc:"Fails, with statusReason deadline, if it has not ended by then, whatever attempts remain."`
+	SilenceSeconds   int               `json:"silenceSeconds,omitempty" minimum:"0" maximum:"604800" doc:"How long the agent may say nothing before the attempt fails. 0 (default): any time."`
+	RetryOn          []string          `json:"retryOn,omitempty" maxItems:"64" doc:"The reasons of failed attempts that are tried again, such as exit:75, signal:9, timeout or silent. Absent: all that may help." example:"[\"exit:75\",\"timeout\"]"`
 	MaxAttempts      int               `json:"maxAttempts,omitempty" minimum:"0" maximum:"100" doc:"How often the task may be tried before it counts as failed. 0 means the default, 1."`
 	Labels           map[string]string `json:"labels,omitempty" doc:"At most 64 labels; a key has 1 to 256 bytes, a value at most 256." example:"{\"team\":\"platform\"}"`
 	Requires         map[string]string `json:"requires,omitempty" doc:"Labels that a worker must have to be given the task." example:"{\"gpu\":\"true\"}"`
@@ -98,10 +102,30 @@ type Task struct {
 	MaxAttempts      int               `json:"maxAttempts"`
 	RunAfter         *time.Time        `json:"runAfter,omitempty"`
 	TimeoutSeconds   int               `json:"timeoutSeconds,omitempty"`
+	ExpiresAt        *time.Time        `json:"expiresAt,omitempty"`
+	DeadlineAt       *time.Time        `json:"deadlineAt,omitempty"`
+	SilenceSeconds   int               `json:"silenceSeconds,omitempty"`
+	RetryOn          []string          `json:"retryOn,omitempty"`
+	StatusReason     string            `json:"statusReason,omitempty" doc:"Why the task, or its last attempt, did not succeed: expired, deadline, timeout, silent, worker-lost, released, dependency, denied, failed, or what the executor names, such as exit:75."`
 	CreatedAt        time.Time         `json:"createdAt"`
 	UpdatedAt        time.Time         `json:"updatedAt"`
 	StartedAt        *time.Time        `json:"startedAt,omitempty"`
 	CompletedAt      *time.Time        `json:"completedAt,omitempty"`
+}
+
+// Attempt is one worker's try at a task.
+type Attempt struct {
+	Attempt   int        `json:"attempt" doc:"1, 2, 3, …"`
+	WorkerID  string     `json:"workerId"`
+	StartedAt time.Time  `json:"startedAt"`
+	EndedAt   *time.Time `json:"endedAt,omitempty"`
+	Outcome   string     `json:"outcome,omitempty" enum:"completed,failed,cancelled,released,worker-lost" doc:"Absent while it goes on."`
+	Reason    string     `json:"reason,omitempty" doc:"Why it did not complete."`
+}
+
+// AttemptList is the tries at a task, oldest first.
+type AttemptList struct {
+	Items []Attempt `json:"items"`
 }
 
 // PendingReason says why a task that waits for a worker does not run.

@@ -29,6 +29,9 @@ type submitFlags struct {
 	metadata  string
 	timeout   time.Duration
 	runAfter  string
+	expires   string
+	deadline  string
+	silence   time.Duration
 	manual    bool
 	key       string
 	watch     bool
@@ -88,6 +91,10 @@ func (f *submitFlags) register(cmd *cobra.Command) {
 	flags.IntVar(&f.task.ConcurrencyLimit, "concurrency-limit", 0, "`number` of tasks with the key that may run at once (default 1)")
 	flags.DurationVar(&f.timeout, "timeout", 0, "how long one attempt may take, for example 30m (default no limit)")
 	flags.IntVar(&f.task.MaxAttempts, "max-attempts", 0, "`number` of times it may be tried (default 1)")
+	flags.StringVar(&f.expires, "expires", "", "fail if nothing has begun by then: a `time` or a duration from now")
+	flags.StringVar(&f.deadline, "deadline", "", "fail if it has not ended by then: a `time` or a duration from now")
+	flags.DurationVar(&f.silence, "silence", 0, "how long the agent may say nothing (default any time)")
+	flags.StringSliceVar(&f.task.RetryOn, "retry-on", nil, "the only `reasons` of failures that are tried again, such as exit:75 or timeout")
 	flags.BoolVar(&f.manual, "manual", false, "nobody runs it: the submitter reports on it")
 	completeFlag(cmd, "thinking", f.thinking.of...)
 }
@@ -153,16 +160,25 @@ func (c *cli) complete(t *api.NewTask, args []string, f *submitFlags) (err error
 		}
 		t.Metadata = json.RawMessage(f.metadata)
 	}
-	if f.timeout < 0 {
+	switch {
+	case f.timeout < 0:
 		return usagef("--timeout must not be negative")
+	case f.silence < 0:
+		return usagef("--silence must not be negative")
 	}
-	t.TimeoutSeconds = int(math.Ceil(f.timeout.Seconds()))
-	if f.runAfter != "" {
-		at, err := c.parseTime(f.runAfter, 1)
-		if err != nil {
-			return usagef("--run-after: %v", err)
+	t.TimeoutSeconds, t.SilenceSeconds = int(math.Ceil(f.timeout.Seconds())), int(math.Ceil(f.silence.Seconds()))
+	for _, at := range []struct {
+		flag, text string
+		to         **time.Time
+	}{{"run-after", f.runAfter, &t.RunAfter}, {"expires", f.expires, &t.ExpiresAt}, {"deadline", f.deadline, &t.DeadlineAt}} {
+		if at.text == "" {
+			continue
 		}
-		t.RunAfter = &at
+		parsed, err := c.parseTime(at.text, 1)
+		if err != nil {
+			return usagef("--%s: %v", at.flag, err)
+		}
+		*at.to = &parsed
 	}
 	if f.manual {
 		t.Dispatch = api.DispatchManual

@@ -19,7 +19,7 @@ var statuses = []string{"pending", "planning", "running", "waiting", "completed"
 
 func (c *cli) tasksCommand() *cobra.Command {
 	return group("tasks", "See, watch and cancel tasks",
-		c.tasksListCommand(), c.tasksGetCommand(), c.tasksWatchCommand(), c.tasksCancelCommand(), c.tasksEventsCommand())
+		c.tasksListCommand(), c.tasksGetCommand(), c.tasksWatchCommand(), c.tasksCancelCommand(), c.tasksEventsCommand(), c.tasksAttemptsCommand())
 }
 
 // filterFlags choose tasks.
@@ -156,6 +156,9 @@ func (c *cli) taskDetails(t api.Task) {
 	if t.WaitingReason != "" {
 		status += " (" + string(t.WaitingReason) + ")"
 	}
+	if t.StatusReason != "" {
+		status += ", " + t.StatusReason
+	}
 	if p := t.Pending; p != nil {
 		status += ", " + pendingText(*p)
 	}
@@ -209,6 +212,31 @@ func (c *cli) tasksCancelCommand() *cobra.Command {
 		}
 		return c.print(task, func() { c.out.printf("%s cancelled\n", cleanLine(task.ID)) })
 	})
+}
+
+func (c *cli) tasksAttemptsCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "attempts ID",
+		Short: "Show who tried a task, and what came of it",
+		Args:  exactly("the id of the task"),
+		RunE: c.asking(func(ctx context.Context, client *api.Client, args []string) error {
+			attempts, err := client.Attempts(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			return c.print(api.AttemptList{Items: attempts}, func() {
+				t := &table{heads: []string{"ATTEMPT", "WORKER", "STARTED", "ENDED", "OUTCOME", "REASON"}}
+				for _, a := range attempts {
+					ended := ""
+					if a.EndedAt != nil {
+						ended = a.EndedAt.In(c.zone).Format(time.DateTime)
+					}
+					t.row(strconv.Itoa(a.Attempt), a.WorkerID, a.StartedAt.In(c.zone).Format(time.DateTime), ended, a.Outcome, a.Reason)
+				}
+				c.out.table(t)
+			})
+		}),
+	}
 }
 
 func (c *cli) tasksEventsCommand() *cobra.Command {

@@ -63,15 +63,16 @@ type sample struct {
 func unconfined(p *person) bool { return p.project == "" }
 
 var samples = map[string]sample{
-	"submitTask":     {body: `{"description":"d","input":"i","dispatch":"manual"}`, want: 201},
-	"submitTasks":    {body: `{"tasks":[{"description":"d","input":"i","dispatch":"manual"}]}`, want: 201},
-	"listTasks":      {},
-	"getTask":        {of: "task"},
-	"updateTask":     {of: "own task", body: `{"message":"m"}`},
-	"cancelTask":     {of: "task"},
-	"listTaskEvents": {of: "task"},
-	"streamTask":     {of: "task"},
-	"streamTasks":    {},
+	"submitTask":       {body: `{"description":"d","input":"i","dispatch":"manual"}`, want: 201},
+	"submitTasks":      {body: `{"tasks":[{"description":"d","input":"i","dispatch":"manual"}]}`, want: 201},
+	"listTasks":        {},
+	"getTask":          {of: "task"},
+	"updateTask":       {of: "own task", body: `{"message":"m"}`},
+	"cancelTask":       {of: "task"},
+	"listTaskEvents":   {of: "task"},
+	"listTaskAttempts": {of: "task"},
+	"streamTask":       {of: "task"},
+	"streamTasks":      {},
 
 	"createSchedule":  {body: `{"name":"n","intervalSeconds":3600,"task":{"description":"d","input":"i","dispatch":"manual"}}`, want: 201},
 	"listSchedules":   {},

@@ -27,6 +27,7 @@ type Tasks interface {
 	Events(ctx context.Context, c policy.Caller, id uuid.UUID, after int64, limit int) ([]task.Event, error)
 	Schedules
 	Count(ctx context.Context) (task.Counts, error)
+	Attempts(ctx context.Context, c policy.Caller, id uuid.UUID) ([]task.Attempt, error)
 	// Delay explains why a task that waits for a worker does not run.
 	Delay(ctx context.Context, t task.Task) (*task.Delay, error)
 	TaskLog
@@ -105,6 +106,10 @@ func (s *Server) registerTasks() {
 		id: "listTaskEvents", action: "task.read", method: http.MethodGet, path: "/v1/tasks/{id}/events", permission: policy.TaskRead, tag: "Tasks",
 		summary: "List the history of a task, oldest first", errors: []int{http.StatusNotFound, http.StatusUnprocessableEntity},
 	}, s.listTaskEvents)
+	handle(s, operation{
+		id: "listTaskAttempts", action: "task.read", method: http.MethodGet, path: "/v1/tasks/{id}/attempts", permission: policy.TaskRead, tag: "Tasks",
+		summary: "List the tries at a task, oldest first", errors: []int{http.StatusNotFound, http.StatusUnprocessableEntity},
+	}, s.listAttempts)
 }
 
 func (s *Server) submitTask(ctx context.Context, c policy.Caller, in *struct {
@@ -256,6 +261,24 @@ func (s *Server) cancelTask(ctx context.Context, c policy.Caller, in *IDInput) (
 	}
 	t, err := s.tasks.Cancel(ctx, c, id)
 	return &taskOutput{WireTask(t)}, err
+}
+
+func (s *Server) listAttempts(ctx context.Context, c policy.Caller, in *IDInput) (*struct{ Body api.AttemptList }, error) {
+	id, err := parseID(in.ID, "path.id")
+	if err != nil {
+		return nil, err
+	}
+	attempts, err := s.tasks.Attempts(ctx, c, id)
+	if err != nil {
+		return nil, err
+	}
+	list := api.AttemptList{Items: make([]api.Attempt, len(attempts))}
+	for i, a := range attempts {
+		list.Items[i] = api.Attempt{
+			Attempt: a.Number, WorkerID: a.WorkerID, StartedAt: a.StartedAt.UTC(), EndedAt: utc(a.EndedAt), Outcome: a.Outcome, Reason: a.Reason,
+		}
+	}
+	return &struct{ Body api.AttemptList }{list}, nil
 }
 
 func (s *Server) listTaskEvents(ctx context.Context, c policy.Caller, in *struct {

@@ -194,7 +194,7 @@ func (s *Server) reportTask(ctx context.Context, c policy.Caller, in *struct {
 func NewReport(r api.Report) task.Report {
 	report := task.Report{
 		Status: task.Status(r.Status), Progress: r.Progress, Output: r.Output, Error: r.Error,
-		Message: r.Message, Retryable: r.Retryable, Release: r.Release,
+		Message: r.Message, Reason: r.Reason, Retryable: r.Retryable, Release: r.Release,
 	}
 	for _, e := range r.Events {
 		report.Events = append(report.Events, task.ReportEvent{

@@ -84,7 +84,7 @@ func (s *Service) Run(ctx context.Context) error {
 // schedules. It returns when to sweep next.
 func (s *Service) sweep(ctx context.Context) (time.Duration, error) {
 	var due int
-	var next, tick *float64
+	var next, tick, bound *float64
 	var queued bool
 	err := postgres.Retry(ctx, func() error {
 		return s.pool.QueryRow(ctx, `
@@ -99,7 +99,12 @@ func (s *Service) sweep(ctx context.Context) (time.Duration, error) {
 			WHERE NOT claimable AND dispatch = 'auto' AND blocked_by = 0 AND parked_by = ''
 				AND (status = 'pending' OR waiting_reason = 'retry') AND run_after > clock_timestamp()),
 			(SELECT extract(epoch FROM min(next_at) - clock_timestamp())::float8 FROM schedules WHERE next_at IS NOT NULL),
-			EXISTS (SELECT FROM schedules s WHERE s.queued_at IS NOT NULL AND `+readySQL+`)`).Scan(&due, &next, &tick, &queued)
+			EXISTS (SELECT FROM schedules s WHERE s.queued_at IS NOT NULL AND `+readySQL+`),
+			(SELECT extract(epoch FROM min(at) - clock_timestamp())::float8 FROM (
+				(SELECT expires_at AS at FROM tasks WHERE expires_at IS NOT NULL AND status = 'pending' ORDER BY 1 LIMIT 1)
+				UNION ALL
+				(SELECT deadline_at FROM tasks WHERE deadline_at IS NOT NULL AND completed_at IS NULL ORDER BY 1 LIMIT 1)
+			) bounds)`).Scan(&due, &next, &tick, &queued, &bound)
 	})
 	if err != nil {
 		return sweepInterval, fmt.Errorf("offer tasks whose time has come: %w", err)
@@ -124,6 +129,13 @@ func (s *Service) sweep(ctx context.Context) (time.Duration, error) {
 		}
 	case tick != nil:
 		wait = min(wait, time.Duration(*tick*float64(time.Second))+time.Millisecond)
+	}
+	switch {
+	case bound != nil && *bound <= 0:
+		faults = append(faults, s.endOverdue(ctx))
+		wait = 0 // until the time of the next one is known
+	case bound != nil:
+		wait = min(wait, time.Duration(*bound*float64(time.Second))+time.Millisecond)
 	}
 	return wait, errors.Join(append(faults, s.loseLeases(ctx, expireSQL, maxLeasesLost))...)
 }

@@ -32,6 +32,7 @@ type sink struct {
 	// heard ends when nobody waits for the executor any more: from then on what
 	// does not fit is left out instead of waited for.
 	heard context.Context
+	said  func() // called with each event
 
 	mu      sync.Mutex
 	events  []api.ReportEvent
@@ -44,8 +45,8 @@ type sink struct {
 	skipped int // events that were left out
 }
 
-func newSink(heard context.Context, send func([]api.ReportEvent) error) *sink {
-	return &sink{send: send, heard: heard, room: make(chan struct{}), ready: make(chan struct{}, 1)}
+func newSink(heard context.Context, said func(), send func([]api.ReportEvent) error) *sink {
+	return &sink{send: send, heard: heard, said: said, room: make(chan struct{}), ready: make(chan struct{}, 1)}
 }
 
 // flush reports events until ctx ends or the server takes no more.
@@ -157,6 +158,7 @@ func (s *sink) Note(message string, details any) {
 
 // add buffers e. It waits while the buffer is full.
 func (s *sink) add(e api.ReportEvent) {
+	s.said()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for !s.deaf && s.full() {

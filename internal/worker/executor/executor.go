@@ -43,6 +43,9 @@ type Sink interface {
 type Failure struct {
 	Message   string // shown as the task's error
 	Retryable bool
+	// Reason is the kind of failure, for whoever chooses what is tried again:
+	// exit:75, signal:9, …. "": failed.
+	Reason string
 }
 
 func (f *Failure) Error() string { return f.Message }

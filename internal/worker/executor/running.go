@@ -147,14 +147,15 @@ func (r *running) outcome() (string, error) {
 		}
 		return r.stdout.tail.text(), nil
 	}
-	message := fmt.Sprintf("exit status %d", state.ExitCode())
+	message, reason := fmt.Sprintf("exit status %d", state.ExitCode()), fmt.Sprintf("exit:%d", state.ExitCode())
 	if ws, ok := state.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
 		message = fmt.Sprintf("killed by signal %d (%s)", ws.Signal(), ws.Signal())
+		reason = fmt.Sprintf("signal:%d", ws.Signal())
 	}
 	if last := strings.TrimSpace(r.stderr.tail.text()); last != "" {
 		message += ": " + last
 	}
-	return "", &Failure{Message: message, Retryable: true}
+	return "", &Failure{Message: message, Retryable: true, Reason: reason}
 }
 
 // reader moves what comes out of one pipe.
