@@ -10,8 +10,8 @@ type Agent struct {
 	SystemPrompt string       `json:"systemPrompt,omitempty"`
 	Model        string       `json:"model,omitempty" doc:"The model used when a task names none."`
 	Thinking     Thinking     `json:"thinking,omitempty" enum:"off,minimal,low,medium,high"`
-	Executor     ExecutorKind `json:"executor" enum:"process,openai,builtin" doc:"How a worker runs it."`
-	Process      *Process     `json:"process,omitempty" doc:"With executor process: the command."`
+	Executor     ExecutorKind `json:"executor" enum:"process,acp,openai,builtin" doc:"How a worker runs it."`
+	Process      *Process     `json:"process,omitempty" doc:"With executor process or acp: the command."`
 	Source       AgentSource  `json:"source" enum:"builtin,file,api" doc:"Where the definition comes from; a later one hides an earlier one of the same id."`
 	Available    bool         `json:"available" doc:"Whether something is there that can run it."`
 	Unavailable  string       `json:"unavailableReason,omitempty" doc:"What to configure so that it becomes available."`
@@ -26,7 +26,7 @@ type AgentDefinition struct {
 	SystemPrompt string       `json:"systemPrompt,omitempty" maxLength:"65536"`
 	Model        string       `json:"model,omitempty" maxLength:"200"`
 	Thinking     Thinking     `json:"thinking,omitempty" enum:"off,minimal,low,medium,high"`
-	Executor     ExecutorKind `json:"executor" enum:"process,openai,builtin"`
+	Executor     ExecutorKind `json:"executor" enum:"process,acp,openai,builtin"`
 	Process      *Process     `json:"process,omitempty"`
 }
 
@@ -46,6 +46,7 @@ type ExecutorKind string
 // The executors.
 const (
 	ExecutorProcess ExecutorKind = "process"
+	ExecutorACP     ExecutorKind = "acp" // speaks the Agent Client Protocol on its standard streams
 	ExecutorOpenAI  ExecutorKind = "openai"
 	ExecutorBuiltin ExecutorKind = "builtin"
 )
@@ -53,7 +54,7 @@ const (
 // Process is a command-line agent. The command is never given to a shell.
 type Process struct {
 	Command     []string `json:"command" yaml:"command" minItems:"1" maxItems:"256" doc:"Program and arguments. {{input}}, {{description}}, {{model}}, {{thinking}}, {{taskId}} and {{systemPrompt}} within an argument are replaced. A program with a path but no leading slash is taken from the workspace root."`
-	Input       string   `json:"input,omitempty" yaml:"input" enum:"stdin,argument,none" doc:"How the task's input reaches the program: on standard input (default), as the last argument, or not at all (then name {{input}} in the command). An argument that would begin with a dash because of the task gets a space in front, unless the command has a -- before it."`
+	Input       string   `json:"input,omitempty" yaml:"input" enum:"stdin,argument,none" doc:"With executor process: how the task's input reaches the program: on standard input (default), as the last argument, or not at all (then name {{input}} in the command). An argument that would begin with a dash because of the task gets a space in front, unless the command has a -- before it."`
 	Directory   string   `json:"directory,omitempty" yaml:"directory" doc:"Working directory inside the workspace root. Default: the task's metadata.path, else the root."`
 	Environment []string `json:"environment,omitempty" yaml:"environment" maxItems:"256" doc:"Names of the worker's environment variables that the program may see, besides PATH, HOME, LANG, LC_ALL, TERM, TMPDIR, TZ and USER."`
 }

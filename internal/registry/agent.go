@@ -12,7 +12,7 @@ type Agent struct {
 	Model        string // used when a task names none
 	Thinking     Thinking
 	Executor     Executor
-	Process      *Process // with ExecutorProcess only
+	Process      *Process // with ExecutorProcess and ExecutorACP only
 	Source       Source
 	Available    bool
 	Unavailable  string // if not Available: what to configure
@@ -21,7 +21,7 @@ type Agent struct {
 // Process is a command-line agent.
 type Process struct {
 	Command     []string // program and arguments, with placeholders; never given to a shell
-	Input       Input
+	Input       Input    // with ExecutorProcess only
 	Directory   string   // relative to the workspace root; empty: up to the task
 	Environment []string // names of variables that are passed on
 }
@@ -54,6 +54,7 @@ type Executor string
 // The executors.
 const (
 	ExecutorProcess Executor = "process"
+	ExecutorACP     Executor = "acp"
 	ExecutorOpenAI  Executor = "openai"
 	ExecutorBuiltin Executor = "builtin"
 )
@@ -97,7 +98,7 @@ type definition struct {
 
 type process struct {
 	Command     []string `yaml:"command" json:"command"`
-	Input       Input    `yaml:"input" json:"input"`
+	Input       Input    `yaml:"input" json:"input,omitempty"`
 	Directory   string   `yaml:"directory" json:"directory,omitempty"`
 	Environment []string `yaml:"environment" json:"environment,omitempty"`
 }
@@ -115,7 +116,7 @@ func (d definition) agent(source Source) Agent {
 	if d.Name == "" {
 		d.Name = d.ID
 	}
-	if d.Process != nil && d.Process.Input == "" {
+	if d.Executor == ExecutorProcess && d.Process != nil && d.Process.Input == "" {
 		p := *d.Process
 		p.Input = InputStdin
 		d.Process = &p

@@ -26,7 +26,7 @@ var (
 	idForm       = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,127}$`)
 	variableForm = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
-	executors = []Executor{ExecutorProcess, ExecutorOpenAI, ExecutorBuiltin}
+	executors = []Executor{ExecutorProcess, ExecutorACP, ExecutorOpenAI, ExecutorBuiltin}
 	thinking  = []Thinking{ThinkingOff, ThinkingMinimal, ThinkingLow, ThinkingMedium, ThinkingHigh}
 	inputs    = []Input{InputStdin, InputArgument, InputNone}
 )
@@ -61,13 +61,17 @@ func (d *definition) check(skills map[string]Skill, refuse refusal) {
 		oneOf(refuse, &d.Thinking, "thinking", thinking)
 	}
 	oneOf(refuse, &d.Executor, "executor", executors)
+	runsProgram := d.Executor == ExecutorProcess || d.Executor == ExecutorACP
 	switch {
-	case d.Executor == ExecutorProcess && d.Process == nil:
-		refuse(&d.Process, "process", "is missing: executor process needs its command")
-	case d.Executor != ExecutorProcess && d.Process != nil:
-		refuse(&d.Process, "process", "is for executor process only")
+	case runsProgram && d.Process == nil:
+		refuse(&d.Process, "process", fmt.Sprintf("is missing: executor %s needs its command", d.Executor))
+	case !runsProgram && d.Process != nil:
+		refuse(&d.Process, "process", "is for executors process and acp only")
 	case d.Process != nil:
 		d.Process.check(refuse)
+		if d.Executor == ExecutorACP && d.Process.Input != "" {
+			refuse(&d.Process.Input, "process.input", "is for executor process only: an acp agent gets its task by the protocol")
+		}
 	}
 }
 

@@ -173,7 +173,7 @@ func TestPutNamesEveryFaultyField(t *testing.T) {
 		"many skills":           {func(a *registry.Agent) { a.Skills = many(65, "file-read") }, []string{"body.skills"}},
 		"an unknown skill":      {func(a *registry.Agent) { a.Skills = []string{"file-read", "teleport"} }, []string{"body.skills[1]"}},
 		"an unknown thinking":   {func(a *registry.Agent) { a.Thinking = "maximal" }, []string{"body.thinking"}},
-		"an unknown executor":   {func(a *registry.Agent) { a.Executor = "acp" }, []string{"body.executor"}},
+		"an unknown executor":   {func(a *registry.Agent) { a.Executor = "magic" }, []string{"body.executor"}},
 		"no process":            {func(a *registry.Agent) { a.Executor = registry.ExecutorProcess }, []string{"body.process"}},
 		"a process too many":    {func(a *registry.Agent) { a.Process = &registry.Process{Command: []string{"cat"}} }, []string{"body.process"}},
 		"a faulty process": {func(a *registry.Agent) {

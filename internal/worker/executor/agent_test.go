@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -19,6 +20,7 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
+	"github.com/coderclaw/runtime/api"
 	"github.com/coderclaw/runtime/internal/worker/executor"
 )
 
@@ -99,6 +101,8 @@ func agent(behaviour string, args []string) int {
 		}
 		fmt.Println("waiting", os.Getpid())
 		child.Wait()
+	case "acp": // an agent of the Agent Client Protocol
+		return actACP(args)
 	case "leave": // a child behind that holds stdout open
 		child := exec.Command(os.Args[0], "agent", "wait")
 		child.Stdout = os.Stdout
@@ -123,6 +127,8 @@ type listener struct {
 	mu    sync.Mutex
 	said  []string
 	heard chan string
+
+	person func(context.Context, api.NewQuestion) (api.Question, error)
 }
 
 func newListener() *listener { return &listener{heard: make(chan string, 10_000)} }
@@ -148,6 +154,14 @@ func (l *listener) Note(message string, details any) {
 	}
 	data, _ := json.Marshal(details)
 	l.add("note: %s %s", message, data)
+}
+
+// A listener asks whom it was given; without, nobody.
+func (l *listener) Ask(ctx context.Context, q api.NewQuestion) (api.Question, error) {
+	if l.person == nil {
+		return api.Question{}, errors.ErrUnsupported
+	}
+	return l.person(ctx, q)
 }
 
 func (l *listener) all() []string {

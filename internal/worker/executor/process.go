@@ -58,9 +58,15 @@ func (p *Process) Run(ctx context.Context, job Job, sink Sink) (string, error) {
 	if how := job.Agent.Process.Input; how == "" || how == "stdin" {
 		input = job.Task.Input
 	}
-	r, err := start(cmd, input, sink)
+	var said said
+	stdout := &stream{name: "stdout", sink: sink, said: &said, tail: tail{limit: maxOutput}}
+	stderr := &stream{name: "stderr", sink: sink, said: &said, tail: tail{limit: maxErrorTail}}
+	r, err := start(cmd, input != "", stdout, stderr)
 	if err != nil {
-		return "", startFailure(job.Agent, err)
+		return "", startFailure(job.Agent.Process.Command[0], err)
+	}
+	if input != "" {
+		r.feed(input)
 	}
 	stopped, err := r.wait(ctx, p.grace)
 	if err != nil {
@@ -69,13 +75,19 @@ func (p *Process) Run(ctx context.Context, job Job, sink Sink) (string, error) {
 	if stopped {
 		return "", ctx.Err()
 	}
-	return r.outcome()
+	if !cmd.ProcessState.Success() {
+		return "", &Failure{Message: exit(cmd.ProcessState, &stderr.tail), Retryable: true}
+	}
+	if output, ok := said.output(); ok {
+		return output, nil
+	}
+	return stdout.tail.text(), nil
 }
 
 // runnable says what is missing to run the agent.
 func (p *Process) runnable(agent api.Agent) error {
 	if agent.Process == nil || len(agent.Process.Command) == 0 {
-		return fmt.Errorf("agent %s has executor process and no command", agent.ID)
+		return fmt.Errorf("agent %s has executor %s and no command", agent.ID, agent.Executor)
 	}
 	if how := agent.Process.Input; !slices.Contains([]string{"", "stdin", "argument", "none"}, how) {
 		return fmt.Errorf("agent %s: process.input %q is none of stdin, argument, none", agent.ID, how)
@@ -126,13 +138,18 @@ func (p *Process) command(job Job) (*exec.Cmd, error) {
 	}
 	cmd.Env = append(cmd.Env, "PWD="+dir,
 		"CODERCLAW_TASK_ID="+job.Task.ID, fmt.Sprintf("CODERCLAW_ATTEMPT=%d", job.Task.Attempt))
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	endWithParent(cmd.SysProcAttr)
+	setApart(cmd)
 	return cmd, nil
 }
 
-func startFailure(agent api.Agent, err error) error {
-	program := agent.Process.Command[0]
+// setApart gives the program a session and process group of its own, which the
+// worker's end ends.
+func setApart(cmd *exec.Cmd) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	endWithParent(cmd.SysProcAttr)
+}
+
+func startFailure(program string, err error) error {
 	switch {
 	case errors.Is(err, syscall.E2BIG):
 		return &Failure{Message: fmt.Sprintf("the task is too long for an argument of %s: let the agent read its input from stdin", program)}

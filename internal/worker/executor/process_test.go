@@ -340,6 +340,11 @@ func (c *counter) Output(string)        {}
 func (c *counter) Log(string, string)   { c.lines++ }
 func (c *counter) Note(string, any)     {}
 
+// A counter asks nobody.
+func (*counter) Ask(context.Context, api.NewQuestion) (api.Question, error) {
+	return api.Question{}, errors.ErrUnsupported
+}
+
 func TestHugeOutputTakesBoundedMemory(t *testing.T) {
 	var before, after runtime.MemStats
 	runtime.GC()

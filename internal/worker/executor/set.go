@@ -1,6 +1,7 @@
 package executor
 
 import (
+	"context"
 	"fmt"
 	"path/filepath"
 	"time"
@@ -14,6 +15,12 @@ type Options struct {
 	WorkspaceRoot string
 	// LLM is the model endpoint. Without a BaseURL there is none.
 	LLM OpenAIOptions
+	// ACP is the command of an agent that speaks the Agent Client Protocol and
+	// runs the agents that need a model when there is no endpoint; nil: none.
+	ACP *api.Process
+	// StateDir is a directory of the worker's own, for what it remembers of
+	// interrupted tasks; empty: it does not.
+	StateDir string
 	// KillGrace is how long a process may take to end after SIGTERM. Default:
 	// 5 s.
 	KillGrace time.Duration
@@ -22,7 +29,9 @@ type Options struct {
 // Set holds the executors of a worker. Its methods may be called concurrently.
 type Set struct {
 	process *Process
-	openai  *OpenAI // nil: no endpoint
+	acp     *ACP
+	instead *api.Process // of a model endpoint; nil: nothing
+	openai  *OpenAI      // nil: no endpoint
 	builtin *Builtin
 }
 
@@ -32,7 +41,11 @@ func NewSet(o Options) (*Set, error) {
 	if err != nil {
 		return nil, fmt.Errorf("workspace root: %w", err)
 	}
-	s := &Set{process: NewProcess(root, o.KillGrace), builtin: NewBuiltin(root)}
+	state := o.StateDir
+	if state != "" {
+		state = filepath.Join(state, "acp")
+	}
+	s := &Set{process: NewProcess(root, o.KillGrace), acp: NewACP(root, state, o.KillGrace), instead: o.ACP, builtin: NewBuiltin(root)}
 	if o.LLM.BaseURL != "" {
 		if s.openai, err = NewOpenAI(o.LLM); err != nil {
 			return nil, err
@@ -49,16 +62,38 @@ func (s *Set) For(agent api.Agent) (Executor, error) {
 		return s.process, s.process.runnable(agent)
 	case api.ExecutorBuiltin:
 		return s.builtin, s.builtin.runnable(agent)
+	case api.ExecutorACP:
+		return s.acp, s.acp.runnable(agent)
 	case api.ExecutorOpenAI:
 		if s.openai != nil {
 			return s.openai, s.openai.runnable(agent)
 		}
+		if s.instead != nil {
+			exec := &standIn{acp: s.acp, process: *s.instead}
+			return exec, exec.runnable(agent)
+		}
 		if s.builtin.runnable(agent) == nil {
 			return s.builtin, nil
 		}
-		return nil, fmt.Errorf("agent %s needs a model: set CODERCLAW_LLM_BASE_URL and CODERCLAW_LLM_MODEL, or define it in agents.yaml with executor process", agent.ID)
+		return nil, fmt.Errorf("agent %s needs a model: set CODERCLAW_LLM_BASE_URL and CODERCLAW_LLM_MODEL, or CODERCLAW_ACP_COMMAND, or define it in agents.yaml with executor process or acp", agent.ID)
 	}
-	return nil, fmt.Errorf("agent %s: executor %q is none of process, openai, builtin", agent.ID, agent.Executor)
+	return nil, fmt.Errorf("agent %s: executor %q is none of process, acp, openai, builtin", agent.ID, agent.Executor)
+}
+
+// standIn runs an agent that needs a model through one that brings its own.
+type standIn struct {
+	acp     *ACP
+	process api.Process
+}
+
+func (s *standIn) runnable(agent api.Agent) error {
+	agent.Process = &s.process
+	return s.acp.runnable(agent)
+}
+
+func (s *standIn) Run(ctx context.Context, job Job, sink Sink) (string, error) {
+	job.Agent.Process = &s.process
+	return s.acp.Run(ctx, job, sink)
 }
 
 // Runnable returns nil if something here can run the agent, and otherwise an
