@@ -127,10 +127,7 @@ func newServer(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, log *
 	if s.audit, err = newAuditLog(ctx, cfg, pool, s.bus, log); err != nil {
 		return nil, err
 	}
-	executors, err := executor.NewSet(executor.Options{
-		WorkspaceRoot: cfg.WorkspaceRoot,
-		LLM:           executor.OpenAIOptions{BaseURL: cfg.LLM.BaseURL, APIKey: cfg.LLM.APIKey.Reveal(), Model: cfg.LLM.Model},
-	})
+	executors, err := newExecutors(ctx, cfg, log)
 	if err != nil {
 		return nil, err
 	}
@@ -204,6 +201,26 @@ func newServer(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, log *
 		Capacity: cfg.MaxConcurrentTasks, Grace: cfg.ShutdownGrace, Log: log, Version: version,
 	})
 	return s, nil
+}
+
+// newExecutors returns what this machine can run, and says which agents of the
+// Agent Client Protocol it has.
+func newExecutors(ctx context.Context, cfg config.Config, log *slog.Logger) (*executor.Set, error) {
+	o := executor.Options{
+		WorkspaceRoot: cfg.WorkspaceRoot, StateDir: filepath.Join(cfg.DataDir, "worker"),
+		LLM: executor.OpenAIOptions{BaseURL: cfg.LLM.BaseURL, APIKey: cfg.LLM.APIKey.Reveal(), Model: cfg.LLM.Model},
+	}
+	found := executor.FindACP(cfg.ACP.Command)
+	for _, p := range found {
+		log.InfoContext(ctx, "agent that speaks the Agent Client Protocol found", "command", strings.Join(p.Command, " "))
+	}
+	if len(found) > 0 {
+		o.ACP = &found[0]
+		if cfg.LLM.BaseURL == "" {
+			log.InfoContext(ctx, "agents that need a model run through it, for there is no model endpoint", "command", strings.Join(o.ACP.Command, " "))
+		}
+	}
+	return executor.NewSet(o)
 }
 
 // workerID names this server's own worker. On a private database it is always

@@ -136,6 +136,8 @@ type Config struct {
 
 	// The model endpoint.
 	LLM LLM
+	// What runs the agents that need a model when there is no endpoint.
+	ACP ACP
 
 	// CODERCLAW_LOG_LEVEL: debug, info (default), warn or error.
 	LogLevel LogLevel `split_words:"true"`
@@ -154,6 +156,14 @@ type LLM struct {
 	APIKey Secret `split_words:"true"`
 	// CODERCLAW_LLM_MODEL: the model for tasks and agents that name none.
 	Model string
+}
+
+// ACP is an agent that speaks the Agent Client Protocol and brings its own
+// model.
+type ACP struct {
+	// CODERCLAW_ACP_COMMAND: its program and arguments, words between spaces, or
+	// none. Default: the first that is installed of those that are known.
+	Command string
 }
 
 // OAuthClient is what a provider of logins knows this server by. Its id is no
