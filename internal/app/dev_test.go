@@ -84,10 +84,10 @@ func newInstallation(t *testing.T, env ...string) *installation {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	return &installation{t: t, home: home, address: l.Addr().String(), env: append([]string{"CODERCLAW_ACP_COMMAND=none",
+	return &installation{t: t, home: home, address: l.Addr().String(), env: append([]string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + home, "CODERCLAW_LISTEN=" + l.Addr().String(),
 		"CODERCLAW_DATA_DIR=" + filepath.Join(home, "data"), "CODERCLAW_WORKSPACE_ROOT=" + workspace,
-		"CODERCLAW_POSTGRES_BIN=" + os.Getenv("CODERCLAW_POSTGRES_BIN"),
+		"CODERCLAW_POSTGRES_BIN=" + os.Getenv("CODERCLAW_POSTGRES_BIN"), "CODERCLAW_ACP_COMMAND=none",
 	}, env...)}
 }
 

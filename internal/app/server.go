@@ -209,6 +209,9 @@ func newExecutors(ctx context.Context, cfg config.Config, log *slog.Logger) (*ex
 	o := executor.Options{
 		WorkspaceRoot: cfg.WorkspaceRoot, StateDir: filepath.Join(cfg.DataDir, "worker"),
 		LLM: executor.OpenAIOptions{BaseURL: cfg.LLM.BaseURL, APIKey: cfg.LLM.APIKey.Reveal(), Model: cfg.LLM.Model},
+		Checkouts: executor.CheckoutOptions{
+			Repositories: cfg.Workspace.Repositories, Cleanup: executor.Cleanup(cfg.Workspace.Cleanup), Quota: int64(cfg.Workspace.Quota) << 20,
+		},
 	}
 	found := executor.FindACP(cfg.ACP.Command)
 	for _, p := range found {

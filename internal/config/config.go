@@ -133,6 +133,8 @@ type Config struct {
 	// CODERCLAW_WORKSPACE_ROOT: the directory that agents work in and never
 	// leave. Default: the working directory.
 	WorkspaceRoot string `split_words:"true"`
+	// Repositories that tasks have checked out.
+	Workspace Workspace
 
 	// The model endpoint.
 	LLM LLM
@@ -144,6 +146,20 @@ type Config struct {
 	// CODERCLAW_LOG_FORMAT: text, json or auto (default), which is text on a
 	// terminal and JSON otherwise.
 	LogFormat LogFormat `split_words:"true"`
+}
+
+// Workspace says what a task may have checked out to work in.
+type Workspace struct {
+	// CODERCLAW_WORKSPACE_REPOSITORIES: addresses of git repositories, and with a
+	// slash at the end what addresses begin with: https://, ssh:// or file://.
+	// Default: none.
+	Repositories List
+	// CODERCLAW_WORKSPACE_CLEANUP: when a checkout is removed: always (default),
+	// onSuccess or never.
+	Cleanup Cleanup
+	// CODERCLAW_WORKSPACE_QUOTA: how much of the disk a checkout may take, in MiB;
+	// 0: any. Default: 10240.
+	Quota int
 }
 
 // LLM is an OpenAI-compatible chat-completions endpoint.
@@ -214,6 +230,7 @@ func Default() Config {
 		ConfigDir:              configDir,
 		DataDir:                dataDir,
 		WorkspaceRoot:          workspace,
+		Workspace:              Workspace{Cleanup: CleanupAlways, Quota: 10_240},
 		LogLevel:               LogLevel(slog.LevelInfo),
 		LogFormat:              LogAuto,
 	}

@@ -3,6 +3,8 @@ package agents_test
 
 import (
 	"context"
+	"errors"
+	"io"
 	"strings"
 	"testing"
 	"time"
@@ -36,6 +38,10 @@ func (l *listener) Output(text string) {
 func (l *listener) Ask(_ context.Context, q api.NewQuestion) (api.Question, error) {
 	l.asked = append(l.asked, q)
 	return api.Question{Status: l.status}, nil
+}
+
+func (l *listener) Artifact(context.Context, string, string, io.Reader) error {
+	return errors.ErrUnsupported
 }
 
 // example is the agent that comes with the Agent Client Protocol's own kit. It

@@ -80,7 +80,8 @@ func (a *ACP) Run(ctx context.Context, job Job, sink Sink) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	root, err := os.OpenRoot(string(a.process.root))
+	workspace := job.workspace(a.process.root)
+	root, err := os.OpenRoot(string(workspace))
 	if err != nil {
 		return "", fmt.Errorf("open workspace: %w", err)
 	}
@@ -93,8 +94,8 @@ func (a *ACP) Run(ctx context.Context, job Job, sink Sink) (string, error) {
 		job: job, sink: sink, asking: ctx, sessions: a.sessions, limits: a.limits,
 		environment: cmd.Env, directory: cmd.Dir,
 		report:    report{sink: sink, output: tail{limit: maxOutput}},
-		files:     files{workspace: a.process.root, root: root},
-		terminals: terminals{life: life, process: a.process, environment: cmd.Env, directory: cmd.Dir, named: map[string]*terminal{}},
+		files:     files{workspace: workspace, root: root},
+		terminals: terminals{life: life, workspace: workspace, grace: a.process.grace, environment: cmd.Env, directory: cmd.Dir, named: map[string]*terminal{}},
 	}
 	c.peer = &peer{
 		ctx: life, limits: a.limits, calls: map[int64]chan reply{},

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/coder/acp-go-sdk"
 )
@@ -27,7 +28,8 @@ const (
 // with it.
 type terminals struct {
 	life        context.Context // they end with it
-	process     *Process
+	workspace   workspace
+	grace       time.Duration
 	environment []string
 	directory   string
 
@@ -87,7 +89,7 @@ func (ts *terminals) create(_ context.Context, q acp.CreateTerminalRequest) (acp
 	t.stop = stop
 	ts.ended.Go(func() {
 		defer stop()
-		_, _ = t.run.wait(life, ts.process.grace) // how it ended is in its state
+		_, _ = t.run.wait(life, ts.grace) // how it ended is in its state
 		close(t.ended)
 	})
 	ts.alive++
@@ -101,11 +103,11 @@ func (ts *terminals) create(_ context.Context, q acp.CreateTerminalRequest) (acp
 func (ts *terminals) command(q acp.CreateTerminalRequest) (*exec.Cmd, error) {
 	dir := ts.directory
 	if q.Cwd != nil && *q.Cwd != "" {
-		rel, err := ts.process.root.locate(*q.Cwd)
+		rel, err := ts.workspace.locate(*q.Cwd)
 		if err != nil {
 			return nil, err
 		}
-		dir = filepath.Join(string(ts.process.root), rel)
+		dir = filepath.Join(string(ts.workspace), rel)
 	}
 	name := q.Command
 	if strings.ContainsRune(name, '/') && !filepath.IsAbs(name) {

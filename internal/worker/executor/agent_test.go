@@ -42,6 +42,12 @@ func agent(behaviour string, args []string) int {
 		}
 	case "arguments": // as JSON
 		json.NewEncoder(os.Stdout).Encode(args)
+	case "print": // a file
+		text, err := os.ReadFile(args[0])
+		fmt.Print(string(text))
+		if err != nil {
+			return 1
+		}
 	case "stdin":
 		io.Copy(os.Stdout, os.Stdin)
 	case "environment":
@@ -103,6 +109,40 @@ func agent(behaviour string, args []string) int {
 		child.Wait()
 	case "acp": // an agent of the Agent Client Protocol
 		return actACP(args)
+	case "edit": // the repository that it is in, and leave traps for who looks
+		must := func(err error) {
+			if err != nil {
+				panic(err)
+			}
+		}
+		git := func(args ...string) {
+			cmd := exec.Command("git", append([]string{"-c", "user.name=Agent", "-c", "user.email=agent@example.com"}, args...)...)
+			cmd.Stderr = os.Stderr
+			must(cmd.Run())
+		}
+		must(os.WriteFile("committed.txt", []byte("by the agent\n"), 0o644))
+		git("add", "committed.txt")
+		git("commit", "--quiet", "-m", "Add a file")
+		must(os.WriteFile("README.md", []byte("changed\n"), 0o644))
+		must(os.WriteFile("new.txt", []byte("new\n"), 0o644))
+		must(os.WriteFile(".gitattributes", []byte("*.txt filter=trap diff=trap\n"), 0o644))
+		for key, program := range map[string]string{"filter.trap.clean": "touch " + args[0] + "; cat", "diff.trap.textconv": "touch " + args[0], "diff.external": "touch " + args[0], "core.fsmonitor": "touch " + args[0]} {
+			git("config", key, program)
+		}
+		must(os.MkdirAll("read-only/deep", 0o755))
+		must(os.WriteFile("read-only/deep/file", nil, 0o444))
+		must(os.Chmod("read-only/deep", 0o555))
+		dir, _ := os.Getwd()
+		fmt.Println(dir)
+	case "grow": // for as long as it may
+		file, err := os.Create("big")
+		if err != nil {
+			panic(err)
+		}
+		for {
+			file.Write(make([]byte, 1<<20))
+			time.Sleep(time.Millisecond)
+		}
 	case "leave": // a child behind that holds stdout open
 		child := exec.Command(os.Args[0], "agent", "wait")
 		child.Stdout = os.Stdout
@@ -162,6 +202,12 @@ func (l *listener) Ask(ctx context.Context, q api.NewQuestion) (api.Question, er
 		return api.Question{}, errors.ErrUnsupported
 	}
 	return l.person(ctx, q)
+}
+
+func (l *listener) Artifact(_ context.Context, name, contentType string, content io.Reader) error {
+	text, err := io.ReadAll(content)
+	l.add("artifact %s (%s): %s", name, contentType, text)
+	return err
 }
 
 func (l *listener) all() []string {

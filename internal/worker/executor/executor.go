@@ -3,7 +3,9 @@
 package executor
 
 import (
+	"cmp"
 	"context"
+	"io"
 
 	"github.com/coderclaw/runtime/api"
 )
@@ -21,7 +23,13 @@ type Executor interface {
 type Job struct {
 	Task  api.Task
 	Agent api.Agent
+	// Workspace is the absolute path of a directory made for this attempt; empty:
+	// it works in the workspace root.
+	Workspace string
 }
+
+// workspace is what the attempt works in.
+func (j Job) workspace(root workspace) workspace { return cmp.Or(workspace(j.Workspace), root) }
 
 // Sink takes what an agent says while it works, and asks on its behalf. Its
 // methods may be called from several goroutines; they bound what they keep and
@@ -43,6 +51,8 @@ type Sink interface {
 	// or ctx, it returns the error of its context, and nobody is asked any more;
 	// any other error says that the server will not put such a question.
 	Ask(ctx context.Context, q api.NewQuestion) (api.Question, error)
+	// Artifact keeps a file with the task.
+	Artifact(ctx context.Context, name, contentType string, content io.Reader) error
 }
 
 // Failure is an error of an agent, as opposed to one of ours.

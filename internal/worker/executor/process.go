@@ -39,8 +39,11 @@ type Process struct {
 // NewProcess returns an executor of programs that work under the absolute path
 // root. A killGrace of 0 means 5 s.
 func NewProcess(root string, killGrace time.Duration) *Process {
-	return &Process{root: workspace(root), grace: cmp.Or(killGrace, 5*time.Second)}
+	return &Process{root: workspace(root), grace: cmp.Or(killGrace, defaultGrace)}
 }
+
+// defaultGrace is how long a process may take to end after SIGTERM.
+const defaultGrace = 5 * time.Second
 
 // inherited are the environment variables that every program may see.
 var inherited = []string{"PATH", "HOME", "LANG", "LC_ALL", "TERM", "TMPDIR", "TZ", "USER"}
@@ -124,10 +127,11 @@ func (p *Process) command(job Job) (*exec.Cmd, error) {
 			return nil, err
 		}
 	}
-	if path, err = p.root.locate(path); err != nil {
+	root := job.workspace(p.root)
+	if path, err = root.locate(path); err != nil {
 		return nil, err
 	}
-	dir := filepath.Join(string(p.root), path)
+	dir := filepath.Join(string(root), path)
 
 	cmd := exec.Command(program, args...)
 	cmd.Dir = dir

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -343,6 +344,10 @@ func (c *counter) Note(string, any)     {}
 // A counter asks nobody.
 func (*counter) Ask(context.Context, api.NewQuestion) (api.Question, error) {
 	return api.Question{}, errors.ErrUnsupported
+}
+
+func (*counter) Artifact(context.Context, string, string, io.Reader) error {
+	return errors.ErrUnsupported
 }
 
 func TestHugeOutputTakesBoundedMemory(t *testing.T) {

@@ -1,6 +1,7 @@
 package executor
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"path/filepath"
@@ -19,8 +20,10 @@ type Options struct {
 	// runs the agents that need a model when there is no endpoint; nil: none.
 	ACP *api.Process
 	// StateDir is a directory of the worker's own, for what it remembers of
-	// interrupted tasks; empty: it does not.
+	// interrupted tasks and for checkouts; empty: it does not, and makes none.
 	StateDir string
+	// Checkouts say which repositories a task may have checked out.
+	Checkouts CheckoutOptions
 	// KillGrace is how long a process may take to end after SIGTERM. Default:
 	// 5 s.
 	KillGrace time.Duration
@@ -33,6 +36,8 @@ type Set struct {
 	instead *api.Process // of a model endpoint; nil: nothing
 	openai  *OpenAI      // nil: no endpoint
 	builtin *Builtin
+
+	checkouts *checkouts
 }
 
 // NewSet returns the executors. It fails if the endpoint's address is none.
@@ -41,11 +46,16 @@ func NewSet(o Options) (*Set, error) {
 	if err != nil {
 		return nil, fmt.Errorf("workspace root: %w", err)
 	}
-	state := o.StateDir
-	if state != "" {
-		state = filepath.Join(state, "acp")
+	var sessions, checkedOut string
+	if o.StateDir != "" {
+		state, err := filepath.Abs(o.StateDir)
+		if err != nil {
+			return nil, fmt.Errorf("state directory: %w", err)
+		}
+		sessions, checkedOut = filepath.Join(state, "acp"), filepath.Join(state, "checkouts")
 	}
-	s := &Set{process: NewProcess(root, o.KillGrace), acp: NewACP(root, state, o.KillGrace), instead: o.ACP, builtin: NewBuiltin(root)}
+	s := &Set{process: NewProcess(root, o.KillGrace), acp: NewACP(root, sessions, o.KillGrace), instead: o.ACP, builtin: NewBuiltin(root)}
+	s.checkouts = &checkouts{CheckoutOptions: o.Checkouts, dir: checkedOut, grace: cmp.Or(o.KillGrace, defaultGrace), measure: 2 * time.Second}
 	if o.LLM.BaseURL != "" {
 		if s.openai, err = NewOpenAI(o.LLM); err != nil {
 			return nil, err
@@ -54,9 +64,17 @@ func NewSet(o Options) (*Set, error) {
 	return s, nil
 }
 
-// For returns the executor that runs the agent, or an error whose text says
-// what to configure.
+// For returns the executor that runs the agent, in a checkout if the task wants
+// one, or an error whose text says what to configure.
 func (s *Set) For(agent api.Agent) (Executor, error) {
+	exec, err := s.executor(agent)
+	if err != nil {
+		return nil, err
+	}
+	return &inCheckout{Executor: exec, checkouts: s.checkouts}, nil
+}
+
+func (s *Set) executor(agent api.Agent) (Executor, error) {
 	switch agent.Executor {
 	case api.ExecutorProcess:
 		return s.process, s.process.runnable(agent)
@@ -99,6 +117,6 @@ func (s *standIn) Run(ctx context.Context, job Job, sink Sink) (string, error) {
 // Runnable returns nil if something here can run the agent, and otherwise an
 // error whose text says what to configure.
 func (s *Set) Runnable(agent api.Agent) error {
-	_, err := s.For(agent)
+	_, err := s.executor(agent)
 	return err
 }

@@ -54,7 +54,7 @@ func TestWhatIsConfiguredCanRun(t *testing.T) {
 		if c.want == "" && err != nil || c.want != "" && (err == nil || err.Error() != c.want) {
 			t.Errorf("%s: %v, want %q", name, err, c.want)
 		}
-		if exec, _ := c.set.For(c.agent); c.kind != nil && fmt.Sprintf("%T", exec) != fmt.Sprintf("%T", c.kind) {
+		if exec, _ := c.set.For(c.agent); c.kind != nil && fmt.Sprintf("%T", executor.Inner(exec)) != fmt.Sprintf("%T", c.kind) {
 			t.Errorf("%s: run by %T, want %T", name, exec, c.kind)
 		}
 	}

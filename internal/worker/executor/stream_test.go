@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -24,6 +25,10 @@ func (l *lines) add(format string, args ...any)       { *l = append(*l, fmt.Spri
 // Whoever is told lines asks nobody.
 func (*lines) Ask(context.Context, api.NewQuestion) (api.Question, error) {
 	return api.Question{}, errors.ErrUnsupported
+}
+
+func (*lines) Artifact(context.Context, string, string, io.Reader) error {
+	return errors.ErrUnsupported
 }
 
 func FuzzWhatAProgramSaysDoesNotDependOnHowItArrives(f *testing.F) {
