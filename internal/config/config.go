@@ -43,7 +43,8 @@ type Config struct {
 	// sessions can be opened from other machines. Default: false.
 	AllowRemoteSessions bool `split_words:"true"`
 	// CODERCLAW_MAX_CONCURRENT_TASKS, deployment.maxConcurrentTasks: how many
-	// tasks the server's own worker runs at once, 1 to 10000. Default: 10.
+	// tasks the server's own worker, or this one, runs at once, up to 10000; 0:
+	// the server runs none itself. Default: 10.
 	MaxConcurrentTasks int `split_words:"true"`
 
 	// CODERCLAW_LISTEN: where the API listens, host:port or unix:/path.
@@ -141,6 +142,11 @@ type Config struct {
 	// What runs the agents that need a model when there is no endpoint.
 	ACP ACP
 
+	// CODERCLAW_URL: the server that a worker serves, and clients ask.
+	URL string
+	// What a worker is.
+	Worker Worker
+
 	// CODERCLAW_LOG_LEVEL: debug, info (default), warn or error.
 	LogLevel LogLevel `split_words:"true"`
 	// CODERCLAW_LOG_FORMAT: text, json or auto (default), which is text on a
@@ -160,6 +166,18 @@ type Workspace struct {
 	// CODERCLAW_WORKSPACE_QUOTA: how much of the disk a checkout may take, in MiB;
 	// 0: any. Default: 10240.
 	Quota int
+}
+
+// Worker is what a worker process says of itself.
+type Worker struct {
+	// CODERCLAW_WORKER_NAME: its id, the same after a restart. Default: the name
+	// of the machine.
+	Name string
+	// CODERCLAW_WORKER_AGENTS: the agents that it serves. Default: all that it
+	// can run.
+	Agents List
+	// CODERCLAW_WORKER_LABELS: what tasks can require of it, as name=value.
+	Labels Labels
 }
 
 // LLM is an OpenAI-compatible chat-completions endpoint.
