@@ -90,11 +90,11 @@ func newRemoteWorker(ctx context.Context, cfg config.Config, log *slog.Logger) (
 	if err != nil {
 		return nil, err
 	}
-	executors, err := newExecutors(ctx, cfg, log)
+	own, err := loadAgents(cfg)
 	if err != nil {
 		return nil, err
 	}
-	own, err := loadAgents(cfg)
+	executors, err := newExecutors(ctx, cfg, own, log)
 	if err != nil {
 		return nil, err
 	}
@@ -138,15 +138,19 @@ func offered(ctx context.Context, client *api.Client, executors *executor.Set, o
 	return ids, nil
 }
 
-// newExecutors is what can run agents on this machine. It says which agents of
+// newExecutors is what can run agents on this machine, of which agents.yaml
+// defines its own. It says which agents of
 // the Agent Client Protocol there are.
-func newExecutors(ctx context.Context, cfg config.Config, log *slog.Logger) (*executor.Set, error) {
+func newExecutors(ctx context.Context, cfg config.Config, own []registry.Agent, log *slog.Logger) (*executor.Set, error) {
 	o := executor.Options{
 		WorkspaceRoot: cfg.WorkspaceRoot, StateDir: filepath.Join(cfg.DataDir, "worker"),
 		LLM: executor.OpenAIOptions{BaseURL: cfg.LLM.BaseURL, APIKey: cfg.LLM.APIKey.Reveal(), Model: cfg.LLM.Model},
 		Checkouts: executor.CheckoutOptions{
 			Repositories: cfg.Workspace.Repositories, Cleanup: executor.Cleanup(cfg.Workspace.Cleanup), Quota: int64(cfg.Workspace.Quota) << 20,
 		},
+	}
+	for _, a := range own {
+		o.Own = append(o.Own, a.ID)
 	}
 	found := executor.FindACP(cfg.ACP.Command)
 	for _, p := range found {

@@ -98,11 +98,12 @@ agents:
       environment: [ANTHROPIC_API_KEY]
   - {id: plain, description: As short as it gets., executor: process, process: {command: [cat]}}
   - {id: gemini, description: By the protocol., executor: acp, process: {command: [gemini, --experimental-acp]}}
+  - {id: service, description: Over there., executor: http, http: {url: "http://10.0.0.1:8080/run", secretFile: /run/secrets/agent}}
 `)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(agents) != 3 {
+	if len(agents) != 4 {
 		t.Fatalf("read %d agents", len(agents))
 	}
 	a, p := agents[0], agents[1]
@@ -122,13 +123,16 @@ agents:
 	if g := agents[2]; g.Executor != registry.ExecutorACP || g.Process.Input != "" || len(g.Process.Command) != 2 {
 		t.Errorf("got %+v, %+v", g, g.Process)
 	}
+	if h := agents[3]; h.Executor != registry.ExecutorHTTP || *h.HTTP != (registry.HTTP{URL: "http://10.0.0.1:8080/run", SecretFile: "/run/secrets/agent"}) {
+		t.Errorf("got %+v, %+v", h, h.HTTP)
+	}
 }
 
 func TestLoadAgentsNamesEveryFaultWithItsPlace(t *testing.T) {
 	for name, c := range map[string]struct{ text, want string }{
 		"an unknown key": {
 			"agents:\n  - id: a\n    prompt: x\n",
-			`agents.yaml:3:5: unknown key "prompt"; known here: capabilities, description, executor, id, model, name, process, skills, systemPrompt, thinking`,
+			`agents.yaml:3:5: unknown key "prompt"; known here: capabilities, description, executor, http, id, model, name, process, skills, systemPrompt, thinking`,
 		},
 		"a value of the wrong type": {
 			"agents:\n  - id: a\n    description: 3\n    executor: openai\n",
@@ -138,7 +142,7 @@ func TestLoadAgentsNamesEveryFaultWithItsPlace(t *testing.T) {
 			"agents:\n  - {}\n",
 			`agents.yaml:2:5: id must be 1 to 128 of a-z, 0-9, '.', '_' and '-', the first a letter or digit
 agents.yaml:2:5: description must not be empty
-agents.yaml:2:5: executor must be one of process, acp, openai, builtin`,
+agents.yaml:2:5: executor must be one of process, acp, http, openai, builtin`,
 		},
 		"faulty values": {
 			`agents:
@@ -159,7 +163,7 @@ agents.yaml:2:5: executor must be one of process, acp, openai, builtin`,
 			`agents.yaml:2:9: id must be 1 to 128 of a-z, 0-9, '.', '_' and '-', the first a letter or digit
 agents.yaml:4:25: skills[1] names no known skill: "teleport"
 agents.yaml:5:15: thinking must be one of off, minimal, low, medium, high
-agents.yaml:6:15: executor must be one of process, acp, openai, builtin
+agents.yaml:6:15: executor must be one of process, acp, http, openai, builtin
 agents.yaml:7:5: process is missing: executor process needs its command
 agents.yaml:14:7: process is for executors process and acp only`,
 		},

@@ -176,6 +176,17 @@ func TestPutNamesEveryFaultyField(t *testing.T) {
 		"an unknown executor":   {func(a *registry.Agent) { a.Executor = "magic" }, []string{"body.executor"}},
 		"no process":            {func(a *registry.Agent) { a.Executor = registry.ExecutorProcess }, []string{"body.process"}},
 		"a process too many":    {func(a *registry.Agent) { a.Process = &registry.Process{Command: []string{"cat"}} }, []string{"body.process"}},
+		"no service":            {func(a *registry.Agent) { a.Executor = registry.ExecutorHTTP }, []string{"body.http"}},
+		"a service too many":    {func(a *registry.Agent) { a.HTTP = &registry.HTTP{URL: "https://a"} }, []string{"body.http"}},
+		"a service's password": {func(a *registry.Agent) {
+			a.Executor, a.HTTP = registry.ExecutorHTTP, &registry.HTTP{URL: "https://me:x@a"}
+		}, []string{"body.http.url"}},
+		"a service elsewhere": {func(a *registry.Agent) {
+			a.Executor, a.HTTP = registry.ExecutorHTTP, &registry.HTTP{URL: "file:///etc"}
+		}, []string{"body.http.url"}},
+		"a file of a worker's": {func(a *registry.Agent) {
+			a.Executor, a.HTTP = registry.ExecutorHTTP, &registry.HTTP{URL: "https://a", SecretFile: "/etc/passwd"}
+		}, []string{"body.http.secretFile"}},
 		"a faulty process": {func(a *registry.Agent) {
 			a.Executor = registry.ExecutorProcess
 			a.Process = &registry.Process{

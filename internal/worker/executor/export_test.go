@@ -17,3 +17,6 @@ func Inner(e Executor) Executor {
 
 // Measure sets how often the disk is looked at.
 func (s *Set) Measure(every time.Duration) { s.checkouts.measure = every }
+
+// Silence sets how long an agent may say nothing.
+func (e *HTTP) Silence(d time.Duration) { e.silence = d }

@@ -19,6 +19,8 @@ type Options struct {
 	// ACP is the command of an agent that speaks the Agent Client Protocol and
 	// runs the agents that need a model when there is no endpoint; nil: none.
 	ACP *api.Process
+	// Own are the ids of the agents that the worker's own agents.yaml defines.
+	Own []string
 	// StateDir is a directory of the worker's own, for what it remembers of
 	// interrupted tasks and for checkouts; empty: it does not, and makes none.
 	StateDir string
@@ -35,6 +37,7 @@ type Set struct {
 	acp     *ACP
 	instead *api.Process // of a model endpoint; nil: nothing
 	openai  *OpenAI      // nil: no endpoint
+	http    *HTTP
 	builtin *Builtin
 
 	checkouts *checkouts
@@ -54,7 +57,7 @@ func NewSet(o Options) (*Set, error) {
 		}
 		sessions, checkedOut = filepath.Join(state, "acp"), filepath.Join(state, "checkouts")
 	}
-	s := &Set{process: NewProcess(root, o.KillGrace), acp: NewACP(root, sessions, o.KillGrace), instead: o.ACP, builtin: NewBuiltin(root)}
+	s := &Set{process: NewProcess(root, o.KillGrace), acp: NewACP(root, sessions, o.KillGrace), instead: o.ACP, http: NewHTTP(o.Own), builtin: NewBuiltin(root)}
 	s.checkouts = &checkouts{CheckoutOptions: o.Checkouts, dir: checkedOut, grace: cmp.Or(o.KillGrace, defaultGrace), measure: 2 * time.Second}
 	if o.LLM.BaseURL != "" {
 		if s.openai, err = NewOpenAI(o.LLM); err != nil {
@@ -78,6 +81,8 @@ func (s *Set) executor(agent api.Agent) (Executor, error) {
 	switch agent.Executor {
 	case api.ExecutorProcess:
 		return s.process, s.process.runnable(agent)
+	case api.ExecutorHTTP:
+		return s.http, s.http.runnable(agent)
 	case api.ExecutorBuiltin:
 		return s.builtin, s.builtin.runnable(agent)
 	case api.ExecutorACP:
@@ -95,7 +100,7 @@ func (s *Set) executor(agent api.Agent) (Executor, error) {
 		}
 		return nil, fmt.Errorf("agent %s needs a model: set CODERCLAW_LLM_BASE_URL and CODERCLAW_LLM_MODEL, or CODERCLAW_ACP_COMMAND, or define it in agents.yaml with executor process or acp", agent.ID)
 	}
-	return nil, fmt.Errorf("agent %s: executor %q is none of process, acp, openai, builtin", agent.ID, agent.Executor)
+	return nil, fmt.Errorf("agent %s: executor %q is none of process, acp, http, openai, builtin", agent.ID, agent.Executor)
 }
 
 // standIn runs an agent that needs a model through one that brings its own.

@@ -47,7 +47,8 @@ func TestWhatIsConfiguredCanRun(t *testing.T) {
 		"a missing program":       {bare, api.Agent{ID: "x", Executor: api.ExecutorProcess, Process: &api.Process{Command: []string{"no-such-program"}}}, `agent x needs the program "no-such-program", which is not there or not executable`, nil},
 		"no program":              {bare, api.Agent{ID: "x", Executor: api.ExecutorProcess}, "agent x has executor process and no command", nil},
 		"a wrong input":           {bare, api.Agent{ID: "x", Executor: api.ExecutorProcess, Process: &api.Process{Command: program.Command, Input: "pigeon"}}, `agent x: process.input "pigeon" is none of stdin, argument, none`, nil},
-		"another executor":        {bare, api.Agent{ID: "x", Executor: "magic"}, `agent x: executor "magic" is none of process, acp, openai, builtin`, nil},
+		"a service":               {bare, api.Agent{ID: "x", Executor: api.ExecutorHTTP, HTTP: &api.HTTP{URL: "https://agent.example"}}, "", &executor.HTTP{}},
+		"another executor":        {bare, api.Agent{ID: "x", Executor: "magic"}, `agent x: executor "magic" is none of process, acp, http, openai, builtin`, nil},
 		"an ACP agent":            {bare, api.Agent{ID: "x", Executor: api.ExecutorACP, Process: program}, "", &executor.ACP{}},
 	} {
 		err := c.set.Runnable(c.agent)
