@@ -287,7 +287,7 @@ func used(ctx context.Context, dir string) int64 {
 		}
 		if info, err := d.Info(); err == nil {
 			if stat, ok := info.Sys().(*syscall.Stat_t); ok {
-				sum += int64(stat.Blocks) * 512
+				sum += stat.Blocks * 512
 			}
 		}
 		return nil
