@@ -49,7 +49,17 @@ func records(name string) map[string]any {
 	worker := api.Worker{ID: "w1", UserID: name, Agents: []string{name}, Labels: map[string]string{"gpu": name}, Capacity: 4, Running: 1, Version: name, Present: true, LastSeenAt: hourAgo}
 	device := api.Device{ID: "d1", UserID: name, Name: name, Trust: "trusted", Thumbprint: "th", CreatedAt: hourAgo}
 	entry := api.AuditEntry{ID: "e1", Time: hourAgo, UserID: name, Action: "task.submit", Result: "denied", ResourceID: name, Layer: "agent", Reason: name}
+	schedule := api.Schedule{
+		ID: "c1", Name: name, Cron: "0 3 * * *", TimeZone: "Europe/Berlin", Overlap: api.OverlapSkip, Task: api.NewTask{Description: name, AgentID: name},
+		UserID: name, NextRuns: []time.Time{now.Add(time.Hour)}, LastRun: &api.ScheduleRun{At: hourAgo, Result: api.RunDenied, Reason: name}, Missed: 3, CreatedAt: hourAgo,
+	}
 	return map[string]any{
+		"GET /v1/schedules":                  api.ScheduleList{Items: []api.Schedule{schedule, {ID: "c2", Name: "b", IntervalSeconds: 90, Paused: true}}},
+		"POST /v1/schedules":                 schedule,
+		"GET /v1/schedules/c1":               schedule,
+		"PATCH /v1/schedules/c1":             schedule,
+		"DELETE /v1/schedules/c1":            nil,
+		"POST /v1/schedules/c1/trigger":      api.Task{ID: "t1", Description: name},
 		"GET /v1/sessions":                   api.SessionList{Items: []api.Session{{ID: "s1", UserID: name, Method: name, Address: "::1", CreatedAt: hourAgo, ExpiresAt: now.Add(time.Hour)}}},
 		"DELETE /v1/sessions/s1":             nil,
 		"GET /v1/users":                      api.UserList{Items: []api.User{user}},
@@ -64,6 +74,9 @@ func records(name string) map[string]any {
 		"DELETE /v1/api-keys/k1":             nil,
 		"GET /v1/workers":                    api.WorkerList{Items: []api.Worker{worker}},
 		"DELETE /v1/workers/w1":              nil,
+		"GET /v1/limits":                     api.LimitList{Items: []api.Limit{{Kind: api.LimitAgent, Name: name, MaxConcurrentTasks: 2, UpdatedBy: name}}},
+		"PUT /v1/limits/agent":               api.Limit{Kind: api.LimitAgent, MaxConcurrentTasks: 2},
+		"DELETE /v1/limits/agent":            nil,
 		"GET /v1/devices":                    api.DeviceList{Items: []api.Device{device}},
 		"PATCH /v1/devices/d1":               device,
 		"DELETE /v1/devices/d1":              nil,
@@ -93,6 +106,18 @@ var commands = []struct {
 	args, asks, stdout, stderr string
 }{
 	{"whoami", "GET /v1/me", "Server:  URL\nUser:    bob\nRoles:   bob\nProject: all\nDevice:  untrusted\n", ""},
+	{"schedules list", "GET /v1/schedules", "ID  NAME  WHEN                     NEXT    LAST           PROJECT  USER\n" +
+		"c1  bob   0 3 * * * Europe/Berlin  in 1h   denied 1h ago           bob\nc2  b     every 1m30s              paused\n", ""},
+	{"schedules get c1", "GET /v1/schedules/c1", "ID:       c1\nName:     bob\nWhen:     0 3 * * * Europe/Berlin\nOverlap:  skip\nNext:     in 1h\n" +
+		"Next run: 2026-11-23T10:00:00Z (in 1h)\nLast run: denied at 2026-11-23T08:00:00Z (1h ago)\nBecause:  bob\nMissed:   3\nTask:     bob\nAgent:    bob\n" +
+		"As:       bob\nCreated:  2026-11-23T08:00:00Z (1h ago)\n", ""},
+	{"schedules create nightly review --every 90m --overlap replace --starting-deadline 5m --agent a --label k=v",
+		`POST /v1/schedules {"name":"nightly","intervalSeconds":5400,"overlap":"replace","startingDeadlineSeconds":300,"task":{"description":"review","input":"review","agentId":"a","labels":{"k":"v"}}}`,
+		"c1\n", "2026-11-23T10:00:00Z (in 1h)\n"},
+	{"schedules pause c1", `PATCH /v1/schedules/c1 {"paused":true}`, "c1 in 1h\n", ""},
+	{"schedules resume c1", `PATCH /v1/schedules/c1 {"paused":false}`, "c1 in 1h\n", ""},
+	{"schedules trigger c1", "POST /v1/schedules/c1/trigger", "t1\n", ""},
+	{"schedules delete c1", "DELETE /v1/schedules/c1", "c1 deleted\n", ""},
 	{"sessions list", "GET /v1/sessions", "ID  USER  METHOD  PROJECT  DEVICE  ADDRESS  AGE  STATE\ns1  bob   bob                      ::1      1h   ends in 1h\n", ""},
 	{"sessions revoke s1", "DELETE /v1/sessions/s1", "s1 revoked\n", ""},
 	{"users list", "GET /v1/users", "ID         PROVIDER  STATE   LAST LOGIN  NAME\nlocal:bob  local     active  1h          bob\n", ""},
@@ -114,6 +139,9 @@ var commands = []struct {
 		"ccl_k1_bob\n", "This is key k1, good until 2026-11-25T09:00:00Z. It is not shown again.\n"},
 	{"workers list", "GET /v1/workers", "ID  STATE  RUNNING  LAST SEEN  LABELS   AGENTS  PROJECTS  VERSION\nw1  ready  1/4      1h         gpu=bob  bob     any       bob\n", ""},
 	{"workers drain w1", "DELETE /v1/workers/w1", "w1 takes no more tasks\n", ""},
+	{"limits list", "GET /v1/limits", "KIND   OF   RUNNING AT MOST  BY\nagent  bob  2                bob\n", ""},
+	{"limits set agent 2", `PUT /v1/limits/agent {"maxConcurrentTasks":2}`, "each agent: 2\n", ""},
+	{"limits delete agent --of a", "DELETE /v1/limits/agent?name=a", "agent a: no limit\n", ""},
 	{"device list", "GET /v1/devices", "ID  USER  NAME  TRUST    AGE  LAST SEEN  THUMBPRINT\nd1  bob   bob   trusted  1h              th\n", ""},
 	{"device trust d1", `PATCH /v1/devices/d1 {"trust":"trusted"}`, "d1 is trusted\n", ""},
 	{"device trust d1 --level untrusted", `PATCH /v1/devices/d1 {"trust":"untrusted"}`, "d1 is trusted\n", ""},
@@ -229,6 +257,10 @@ func TestWrongUsageOfAccessCommandsSendsNothing(t *testing.T) {
 		{"users create", "this takes one argument, the name to log in with; there are 0"},
 		{"bindings grant ci", "needs one of --user and --group"},
 		{"bindings grant ci --user a --group b", "needs one of --user and --group"},
+		{"schedules create", "this takes a name and a description"},
+		{"schedules create x y", "either --cron or --every"},
+		{"schedules create x y --every 1h --cron x", "either --cron or --every"},
+		{"schedules create x y --every 1h --overlap both", "want skip, queue, replace"},
 		{"keys create x --expires never", "want a duration such as 90m, 12h or 30d"},
 		{"device verify", "needs the --code that an administrator has given you"},
 		{"device trust d1 --level full", "want untrusted, verified, trusted"},
