@@ -41,7 +41,7 @@ var may = map[string]struct{ ours, others string }{
 	"internal/httpapi": {"api internal/edge internal/audit internal/identity internal/fault internal/policy internal/registry internal/stream internal/task",
 		"github.com/danielgtaylor/huma/v2 github.com/go-chi/chi/v5 github.com/goccy/go-yaml github.com/google/uuid github.com/prometheus/client_golang golang.org/x/sync"},
 	"internal/worker":                 {"api internal/worker/executor", "github.com/google/uuid"},
-	"internal/worker/executor":        {"api internal/worker/executor/survey", "golang.org/x/sys"},
+	"internal/worker/executor":        {"api internal/worker/executor/survey", "code.dny.dev/ssrf github.com/coder/acp-go-sdk golang.org/x/sys"},
 	"internal/worker/executor/survey": {"", ""},
 	"internal/clawctl":                {"api internal/policy internal/identity/dpop", "github.com/zalando/go-keyring github.com/spf13/cobra github.com/spf13/pflag golang.org/x/term golang.org/x/sys golang.org/x/text"},
 	// These put the others together and may import anything.

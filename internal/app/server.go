@@ -126,11 +126,11 @@ func newServer(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, log *
 	if s.audit, err = newAuditLog(ctx, cfg, pool, s.bus, log); err != nil {
 		return nil, err
 	}
-	executors, err := newExecutors(cfg)
+	fromFile, err := loadAgents(cfg)
 	if err != nil {
 		return nil, err
 	}
-	fromFile, err := loadAgents(cfg)
+	executors, err := newExecutors(ctx, cfg, fromFile, log)
 	if err != nil {
 		return nil, err
 	}

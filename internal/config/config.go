@@ -134,9 +134,13 @@ type Config struct {
 	// CODERCLAW_WORKSPACE_ROOT: the directory that agents work in and never
 	// leave. Default: the working directory.
 	WorkspaceRoot string `split_words:"true"`
+	// Repositories that tasks have checked out.
+	Workspace Workspace
 
 	// The model endpoint.
 	LLM LLM
+	// What runs the agents that need a model when there is no endpoint.
+	ACP ACP
 
 	// CODERCLAW_URL: the server that a worker serves, and clients ask.
 	URL string
@@ -148,6 +152,20 @@ type Config struct {
 	// CODERCLAW_LOG_FORMAT: text, json or auto (default), which is text on a
 	// terminal and JSON otherwise.
 	LogFormat LogFormat `split_words:"true"`
+}
+
+// Workspace says what a task may have checked out to work in.
+type Workspace struct {
+	// CODERCLAW_WORKSPACE_REPOSITORIES: addresses of git repositories, and with a
+	// slash at the end what addresses begin with: https://, ssh:// or file://.
+	// Default: none.
+	Repositories List
+	// CODERCLAW_WORKSPACE_CLEANUP: when a checkout is removed: always (default),
+	// onSuccess or never.
+	Cleanup Cleanup
+	// CODERCLAW_WORKSPACE_QUOTA: how much of the disk a checkout may take, in MiB;
+	// 0: any. Default: 10240.
+	Quota int
 }
 
 // Worker is what a worker process says of itself.
@@ -172,6 +190,14 @@ type LLM struct {
 	APIKey Secret `split_words:"true"`
 	// CODERCLAW_LLM_MODEL: the model for tasks and agents that name none.
 	Model string
+}
+
+// ACP is an agent that speaks the Agent Client Protocol and brings its own
+// model.
+type ACP struct {
+	// CODERCLAW_ACP_COMMAND: its program and arguments, words between spaces, or
+	// none. Default: the first that is installed of those that are known.
+	Command string
 }
 
 // OAuthClient is what a provider of logins knows this server by. Its id is no
@@ -222,6 +248,7 @@ func Default() Config {
 		ConfigDir:              configDir,
 		DataDir:                dataDir,
 		WorkspaceRoot:          workspace,
+		Workspace:              Workspace{Cleanup: CleanupAlways, Quota: 10_240},
 		LogLevel:               LogLevel(slog.LevelInfo),
 		LogFormat:              LogAuto,
 	}

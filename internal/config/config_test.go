@@ -132,6 +132,10 @@ func TestEveryVariableIsRead(t *testing.T) {
 		"CODERCLAW_LLM_BASE_URL":              "https://models.example/v1",
 		"CODERCLAW_LLM_API_KEY":               "key",
 		"CODERCLAW_LLM_MODEL":                 "m-1",
+		"CODERCLAW_ACP_COMMAND":               "gemini --experimental-acp",
+		"CODERCLAW_WORKSPACE_REPOSITORIES":    "https://code.example/team/, ssh://git@code.example/one.git",
+		"CODERCLAW_WORKSPACE_CLEANUP":         "onSuccess",
+		"CODERCLAW_WORKSPACE_QUOTA":           "100",
 		"CODERCLAW_SHUTDOWN_GRACE":            "1m",
 		"CODERCLAW_LOG_LEVEL":                 "warn",
 		"CODERCLAW_LOG_FORMAT":                "json",
@@ -163,6 +167,8 @@ func TestEveryVariableIsRead(t *testing.T) {
 	want.Mode, want.RequireAuth, want.MaxConcurrentTasks = RemoteEnabled, true, 12
 	want.Token = NewSecret("0123456789abcdef")
 	want.LLM = LLM{BaseURL: "https://models.example/v1", APIKey: NewSecret("key"), Model: "m-1"}
+	want.Workspace = Workspace{List{"https://code.example/team/", "ssh://git@code.example/one.git"}, CleanupOnSuccess, 100}
+	want.ACP = ACP{Command: "gemini --experimental-acp"}
 	want.URL, want.Worker = "http://elsewhere", Worker{"build-7", List{"a", "b"}, Labels{"gpu": "true", "zone": "north"}}
 	want.ShutdownGrace, want.LogLevel, want.LogFormat = time.Minute, 4, LogJSON
 	if !reflect.DeepEqual(got, want) {

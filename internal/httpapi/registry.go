@@ -122,6 +122,7 @@ func (s *Server) putAgent(ctx context.Context, c policy.Caller, in *struct {
 			Command: d.Process.Command, Input: registry.Input(d.Process.Input), Directory: d.Process.Directory, Environment: d.Process.Environment,
 		}
 	}
+	a.HTTP = (*registry.HTTP)(d.HTTP)
 	saved, created, err := s.registry.PutAgent(ctx, c, a)
 	out := &agentOutput{Status: http.StatusOK, Body: WireAgent(saved)}
 	if created {
@@ -266,6 +267,7 @@ func WireAgent(a registry.Agent) api.Agent {
 			Command: a.Process.Command, Input: string(a.Process.Input), Directory: a.Process.Directory, Environment: a.Process.Environment,
 		}
 	}
+	w.HTTP = (*api.HTTP)(a.HTTP)
 	return w
 }
 

@@ -3,7 +3,9 @@
 package executor
 
 import (
+	"cmp"
 	"context"
+	"io"
 
 	"github.com/coderclaw/runtime/api"
 )
@@ -21,11 +23,17 @@ type Executor interface {
 type Job struct {
 	Task  api.Task
 	Agent api.Agent
+	// Workspace is the absolute path of a directory made for this attempt; empty:
+	// it works in the workspace root.
+	Workspace string
 }
 
-// Sink takes what an agent says while it works. Its methods may be called from
-// several goroutines; they bound what they keep and may block to slow the agent
-// down, but never fail.
+// workspace is what the attempt works in.
+func (j Job) workspace(root workspace) workspace { return cmp.Or(workspace(j.Workspace), root) }
+
+// Sink takes what an agent says while it works, and asks on its behalf. Its
+// methods may be called from several goroutines; they bound what they keep and
+// may block to slow the agent down. Those that return no error never fail.
 type Sink interface {
 	// Progress reports percent done, 0 to 100, and optionally what is being done.
 	Progress(percent int, message string)
@@ -37,6 +45,14 @@ type Sink interface {
 	// Note passes on a remark of the executor itself, with details for
 	// programs: a value that encodes as a small JSON object, or nil.
 	Note(message string, details any)
+	// Ask puts a question to people and waits for what becomes of it, which may
+	// take days: it is answered, approved, denied, expired or withdrawn. All but
+	// the first two are a no. An empty q.ID is filled in. When the attempt ends,
+	// or ctx, it returns the error of its context, and nobody is asked any more;
+	// any other error says that the server will not put such a question.
+	Ask(ctx context.Context, q api.NewQuestion) (api.Question, error)
+	// Artifact keeps a file with the task.
+	Artifact(ctx context.Context, name, contentType string, content io.Reader) error
 }
 
 // Failure is an error of an agent, as opposed to one of ours.

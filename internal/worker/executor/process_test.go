@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -339,6 +340,15 @@ func (c *counter) Progress(int, string) {}
 func (c *counter) Output(string)        {}
 func (c *counter) Log(string, string)   { c.lines++ }
 func (c *counter) Note(string, any)     {}
+
+// A counter asks nobody.
+func (*counter) Ask(context.Context, api.NewQuestion) (api.Question, error) {
+	return api.Question{}, errors.ErrUnsupported
+}
+
+func (*counter) Artifact(context.Context, string, string, io.Reader) error {
+	return errors.ErrUnsupported
+}
 
 func TestHugeOutputTakesBoundedMemory(t *testing.T) {
 	var before, after runtime.MemStats
