@@ -75,11 +75,11 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 }
 
-// sweep takes expired leases away and offers tasks whose time has come. It
-// returns when to sweep next.
+// sweep takes expired leases away, offers tasks whose time has come and ends
+// questions that nobody answered in time. It returns when to sweep next.
 func (s *Service) sweep(ctx context.Context) (time.Duration, error) {
 	var due int
-	var next *float64
+	var next, expiry *float64
 	err := postgres.Retry(ctx, func() error {
 		return s.pool.QueryRow(ctx, `
 		WITH due AS (
@@ -91,7 +91,8 @@ func (s *Service) sweep(ctx context.Context) (time.Duration, error) {
 		SELECT (SELECT count(*) FROM due),
 			(SELECT extract(epoch FROM min(run_after) - clock_timestamp())::float8 FROM tasks
 			WHERE NOT claimable AND dispatch = 'auto' AND blocked_by = 0
-				AND (status = 'pending' OR waiting_reason = 'retry') AND run_after > clock_timestamp())`).Scan(&due, &next)
+				AND (status = 'pending' OR waiting_reason = 'retry') AND run_after > clock_timestamp()),
+			(SELECT extract(epoch FROM min(expires_at) - clock_timestamp())::float8 FROM questions WHERE status = 'open')`).Scan(&due, &next, &expiry)
 	})
 	if err != nil {
 		return sweepInterval, fmt.Errorf("offer tasks whose time has come: %w", err)
@@ -100,10 +101,15 @@ func (s *Service) sweep(ctx context.Context) (time.Duration, error) {
 		s.bus.Publish(stream.Signal{Topic: stream.WorkReady})
 	}
 	wait := sweepInterval
-	if next != nil {
-		wait = min(wait, time.Duration(*next*float64(time.Second))+time.Millisecond)
+	for _, seconds := range []*float64{next, expiry} {
+		if seconds != nil {
+			wait = min(wait, max(0, time.Duration(*seconds*float64(time.Second)))+time.Millisecond)
+		}
 	}
-	return wait, s.loseLeases(ctx, expireSQL, maxLeasesLost)
+	if expiry != nil && *expiry <= 0 {
+		err = s.expireQuestions(ctx)
+	}
+	return wait, errors.Join(err, s.loseLeases(ctx, expireSQL, maxLeasesLost))
 }
 
 // look tells this process of the tasks that changed since the transaction that
