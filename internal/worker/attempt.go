@@ -64,7 +64,7 @@ func (w *Worker) carryOut(run, leased context.Context, l api.Lease, r reporter, 
 	}
 	log.InfoContext(run, "attempt started")
 
-	sink := newSink(run, func(events []api.ReportEvent) error { return r.report(leased, api.Report{Events: events}) })
+	sink := newSink(run, r, func(events []api.ReportEvent) error { return r.report(leased, api.Report{Events: events}) })
 	flushing, stopFlushing := context.WithCancel(leased)
 	var flush sync.WaitGroup
 	flush.Go(func() { sink.flush(flushing) })

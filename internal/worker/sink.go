@@ -28,6 +28,7 @@ const (
 // sink gathers what an executor says and reports it in order, the first words
 // after a silence at once, later ones together.
 type sink struct {
+	reporter
 	send func([]api.ReportEvent) error
 	// heard ends when nobody waits for the executor any more: from then on what
 	// does not fit is left out instead of waited for.
@@ -42,10 +43,13 @@ type sink struct {
 	lines   int
 	output  int // bytes of output so far
 	skipped int // events that were left out
+
+	asks   sync.Mutex // not held while waiting for people
+	asking int        // calls that wait for people
 }
 
-func newSink(heard context.Context, send func([]api.ReportEvent) error) *sink {
-	return &sink{send: send, heard: heard, room: make(chan struct{}), ready: make(chan struct{}, 1)}
+func newSink(heard context.Context, r reporter, send func([]api.ReportEvent) error) *sink {
+	return &sink{reporter: r, send: send, heard: heard, room: make(chan struct{}), ready: make(chan struct{}, 1)}
 }
 
 // flush reports events until ctx ends or the server takes no more.

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -19,6 +20,7 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
+	"github.com/coderclaw/runtime/api"
 	"github.com/coderclaw/runtime/internal/worker/executor"
 )
 
@@ -148,6 +150,15 @@ func (l *listener) Note(message string, details any) {
 	}
 	data, _ := json.Marshal(details)
 	l.add("note: %s %s", message, data)
+}
+
+// A listener asks nobody.
+func (*listener) Ask(context.Context, api.NewQuestion) (api.Question, error) {
+	return api.Question{}, errors.ErrUnsupported
+}
+
+func (*listener) Authorize(context.Context, string, api.ToolCall) (bool, string, error) {
+	return false, "", errors.ErrUnsupported
 }
 
 func (l *listener) all() []string {

@@ -340,6 +340,15 @@ func (c *counter) Output(string)        {}
 func (c *counter) Log(string, string)   { c.lines++ }
 func (c *counter) Note(string, any)     {}
 
+// A counter asks nobody.
+func (*counter) Ask(context.Context, api.NewQuestion) (api.Question, error) {
+	return api.Question{}, errors.ErrUnsupported
+}
+
+func (*counter) Authorize(context.Context, string, api.ToolCall) (bool, string, error) {
+	return false, "", errors.ErrUnsupported
+}
+
 func TestHugeOutputTakesBoundedMemory(t *testing.T) {
 	var before, after runtime.MemStats
 	runtime.GC()

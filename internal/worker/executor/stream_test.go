@@ -2,10 +2,14 @@ package executor
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/coderclaw/runtime/api"
 )
 
 // lines is a sink that keeps what it is told.
@@ -16,6 +20,15 @@ func (l *lines) Output(text string)                   { l.add("output %s", text)
 func (l *lines) Log(_, line string)                   { l.add("line %s", line) }
 func (l *lines) Note(message string, _ any)           { l.add("note %s", message) }
 func (l *lines) add(format string, args ...any)       { *l = append(*l, fmt.Sprintf(format, args...)) }
+
+// Whoever is told lines asks nobody.
+func (*lines) Ask(context.Context, api.NewQuestion) (api.Question, error) {
+	return api.Question{}, errors.ErrUnsupported
+}
+
+func (*lines) Authorize(context.Context, string, api.ToolCall) (bool, string, error) {
+	return false, "", errors.ErrUnsupported
+}
 
 func FuzzWhatAProgramSaysDoesNotDependOnHowItArrives(f *testing.F) {
 	f.Add([]byte("one\r\ntwo\n\nthree"), 1)
