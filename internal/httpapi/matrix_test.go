@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/goccy/go-yaml"
+	"github.com/google/uuid"
 
 	"github.com/coderclaw/runtime/api"
 	"github.com/coderclaw/runtime/internal/identity/dpop"
@@ -69,6 +70,9 @@ var samples = map[string]sample{
 	"listTaskEvents": {of: "task"},
 	"streamTask":     {of: "task"},
 	"streamTasks":    {},
+	"answerTask":     {of: "waiting task", body: `{"input":"x"}`},
+	"listApprovals":  {},
+	"answerQuestion": {of: "question", body: `{"approve":true}`},
 
 	"listAgents":  {},
 	"getAgent":    {of: "agent"},
@@ -348,6 +352,26 @@ func (w *world) make(kind string, p *person) string {
 			w.t.Fatal(err)
 		}
 		return task.ID.String()
+	case "waiting task":
+		by.Roles = []policy.Role{policy.Admin}
+		waiting, err := w.tasks.Submit(w.t.Context(), by, task.New{Description: p.name, Input: "i", Dispatch: task.Manual}, "")
+		for _, status := range []task.Status{task.Planning, task.Waiting} {
+			if err == nil {
+				waiting, err = w.tasks.Update(w.t.Context(), by, waiting.ID, task.Patch{Status: status})
+			}
+		}
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		return waiting.ID.String()
+	case "question":
+		by.Roles = []policy.Role{policy.Admin}
+		lease := w.lease(by)
+		q, err := w.tasks.Ask(w.t.Context(), lease.ID, lease.LeaseToken, task.NewQuestion{ID: uuid.New(), Kind: task.Approval, Text: p.name})
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		return q.ID.String()
 	case "agent":
 		id := w.next()
 		w.must(w.root, 201, "PUT", "/v1/agents/"+id, samples["putAgent"].body)
@@ -382,6 +406,19 @@ func (w *world) make(kind string, p *person) string {
 	}
 	w.t.Fatalf("what is a %s?", kind)
 	return ""
+}
+
+// lease returns a task of the caller's that a worker holds.
+func (w *world) lease(by policy.Caller) task.Lease {
+	w.t.Helper()
+	if _, err := w.tasks.Submit(w.t.Context(), by, task.New{Description: "d", Input: "i"}, ""); err != nil {
+		w.t.Fatal(err)
+	}
+	leases, err := w.tasks.Claim(w.t.Context(), "worker", nil, 1, 0)
+	if err != nil || len(leases) != 1 {
+		w.t.Fatal(leases, err)
+	}
+	return leases[0]
 }
 
 func (w *world) caller(p *person) policy.Caller {

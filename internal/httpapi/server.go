@@ -136,6 +136,7 @@ func New(o Options) (*Server, error) {
 	s.api = humachi.New(s.router, newConfig())
 	s.api.UseMiddleware(s.authorize)
 	s.registerTasks()
+	s.registerQuestions()
 	s.registerStreams()
 	s.registerSessions()
 	s.registerMemory()

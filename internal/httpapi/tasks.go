@@ -27,6 +27,7 @@ type Tasks interface {
 	Events(ctx context.Context, c policy.Caller, id uuid.UUID, after int64, limit int) ([]task.Event, error)
 	Count(ctx context.Context) (task.Counts, error)
 	TaskLog
+	Questions
 }
 
 // What several operations take. The types are exported only because huma passes
