@@ -126,9 +126,10 @@ type call struct {
 	path   string // escaped
 	query  url.Values
 	header http.Header
-	in     any  // nil: no body
-	out    any  // nil: the answer's body does not matter
-	once   bool // not to be sent again once it may have left
+	in     any           // nil: no body
+	out    any           // nil: the answer's body does not matter
+	once   bool          // not to be sent again once it may have left
+	wait   time.Duration // how long the server is asked to wait, besides its work
 
 	anonymous bool      // it shows no token: it is how one is had
 	pending   error     // what 202 means; nil: a success
@@ -168,7 +169,7 @@ func (c *Client) do(ctx context.Context, r call) error {
 func (c *Client) attempt(ctx context.Context, r call, body []byte) (again bool, err error) {
 	if r.sink == nil {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, attemptTimeout)
+		ctx, cancel = context.WithTimeout(ctx, attemptTimeout+r.wait)
 		defer cancel()
 	}
 	// From the moment it has a connection, a request may have reached the server.

@@ -72,27 +72,37 @@ type RoleBindingList struct {
 
 // NewAPIKey is the body of POST /v1/api-keys.
 type NewAPIKey struct {
-	Name           string   `json:"name" minLength:"1" maxLength:"200"`
-	ProjectID      string   `json:"projectId,omitempty" maxLength:"128" doc:"Confines the key to a project."`
-	Roles          []string `json:"roles,omitempty" maxItems:"64" doc:"Of a service's key; the creator must hold all that they grant."`
-	Scopes         []string `json:"scopes,omitempty" maxItems:"8" doc:"The only permissions that the key carries; absent: all that the roles grant."`
-	Personal       bool     `json:"personal,omitempty" doc:"The key acts as its creator, instead of as a service of its own."`
-	ExpiresSeconds int      `json:"expiresSeconds" minimum:"60" maximum:"31622400" doc:"At most a year."`
+	Name           string       `json:"name" minLength:"1" maxLength:"200"`
+	ProjectID      string       `json:"projectId,omitempty" maxLength:"128" doc:"Confines the key to a project."`
+	Roles          []string     `json:"roles,omitempty" maxItems:"64" doc:"Of a service's key; the creator must hold all that they grant."`
+	Scopes         []string     `json:"scopes,omitempty" maxItems:"8" doc:"The only permissions that the key carries; absent: all that the roles grant."`
+	Personal       bool         `json:"personal,omitempty" doc:"The key acts as its creator, instead of as a service of its own."`
+	Worker         *WorkerScope `json:"worker,omitempty" doc:"Makes it the key of workers, with no right but to serve tasks; without roles, scopes and projectId."`
+	ExpiresSeconds int          `json:"expiresSeconds" minimum:"60" maximum:"31622400" doc:"At most a year."`
+}
+
+// WorkerScope bounds the tasks that a worker may be given. What is absent bounds
+// nothing.
+type WorkerScope struct {
+	Projects []string          `json:"projects,omitempty" maxItems:"1000" doc:"An empty text stands for tasks without a project."`
+	Agents   []string          `json:"agents,omitempty" maxItems:"1000"`
+	Labels   map[string]string `json:"labels,omitempty" doc:"That a task must carry, all of them."`
 }
 
 // APIKey is a service's credential, without its secret.
 type APIKey struct {
-	ID         string     `json:"id"`
-	Name       string     `json:"name"`
-	UserID     string     `json:"userId,omitempty" doc:"As whom it acts; absent: as key:<id>."`
-	ProjectID  string     `json:"projectId,omitempty"`
-	Roles      []string   `json:"roles,omitempty"`
-	Scopes     []string   `json:"scopes,omitempty"`
-	CreatedAt  time.Time  `json:"createdAt"`
-	CreatedBy  string     `json:"createdBy"`
-	ExpiresAt  time.Time  `json:"expiresAt"`
-	LastUsedAt *time.Time `json:"lastUsedAt,omitempty" doc:"Within a minute or so."`
-	RevokedAt  *time.Time `json:"revokedAt,omitempty"`
+	ID         string       `json:"id"`
+	Name       string       `json:"name"`
+	UserID     string       `json:"userId,omitempty" doc:"As whom it acts; absent: as key:<id>."`
+	ProjectID  string       `json:"projectId,omitempty"`
+	Roles      []string     `json:"roles,omitempty"`
+	Scopes     []string     `json:"scopes,omitempty"`
+	Worker     *WorkerScope `json:"worker,omitempty" doc:"Of a worker's key: the tasks that it may be given."`
+	CreatedAt  time.Time    `json:"createdAt"`
+	CreatedBy  string       `json:"createdBy"`
+	ExpiresAt  time.Time    `json:"expiresAt"`
+	LastUsedAt *time.Time   `json:"lastUsedAt,omitempty" doc:"Within a minute or so."`
+	RevokedAt  *time.Time   `json:"revokedAt,omitempty"`
 }
 
 // CreatedAPIKey answers POST /v1/api-keys.

@@ -5,6 +5,7 @@ import (
 	"iter"
 	"net/http"
 	"net/url"
+	"strconv"
 )
 
 // QuestionFilter chooses questions. What is zero does not restrict.
@@ -61,4 +62,31 @@ func (c *Client) AnswerTask(ctx context.Context, id string, a Answer) (Task, err
 	}
 	var out Task
 	return out, c.do(ctx, call{method: http.MethodPost, path: path, in: a, out: &out, once: true})
+}
+
+// Ask puts a question to people, under a lease.
+func (c *Client) Ask(ctx context.Context, taskID, leaseToken string, q NewQuestion) (Question, error) {
+	var out Question
+	return out, c.leased(ctx, taskID, leaseToken, call{method: http.MethodPost, path: "/questions", in: q, out: &out})
+}
+
+// Question returns a question that was asked under a lease, waiting up to
+// waitSeconds for it to be open no more.
+func (c *Client) Question(ctx context.Context, taskID, leaseToken, questionID string, waitSeconds int) (Question, error) {
+	var out Question
+	q := url.Values{"waitSeconds": {strconv.Itoa(waitSeconds)}}
+	return out, c.leased(ctx, taskID, leaseToken, call{method: http.MethodGet, path: "/questions/" + url.PathEscape(questionID), query: q, out: &out})
+}
+
+// AuthorizeSkill asks, under a lease, whether the agent may use a skill.
+func (c *Client) AuthorizeSkill(ctx context.Context, taskID, leaseToken, skillID string, u SkillUse) (SkillDecision, error) {
+	var out SkillDecision
+	return out, c.leased(ctx, taskID, leaseToken, call{method: http.MethodPost, path: "/skills/" + url.PathEscape(skillID) + "/authorize", in: u, out: &out})
+}
+
+// leased makes a call below a task, under its lease.
+func (c *Client) leased(ctx context.Context, taskID, leaseToken string, r call) error {
+	r.path, r.header, r.once = "/v1/tasks/"+url.PathEscape(taskID)+r.path, http.Header{}, true
+	WithLeaseToken(leaseToken)(r.header)
+	return c.do(ctx, r)
 }

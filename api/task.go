@@ -55,6 +55,7 @@ type NewTask struct {
 	TimeoutSeconds int               `json:"timeoutSeconds,omitempty" minimum:"0" maximum:"604800" doc:"How long one attempt may take. 0 (default): no limit."`
 	MaxAttempts    int               `json:"maxAttempts,omitempty" minimum:"0" maximum:"100" doc:"How often the task may be tried before it counts as failed. 0 means the default, 1."`
 	Labels         map[string]string `json:"labels,omitempty" doc:"At most 64 labels; a key has 1 to 256 bytes, a value at most 256." example:"{\"team\":\"platform\"}"`
+	Requires       map[string]string `json:"requires,omitempty" doc:"Labels that a worker must have to be given the task." example:"{\"gpu\":\"true\"}"`
 	Metadata       json.RawMessage   `json:"metadata,omitempty" doc:"Any JSON object, at most 64 KiB. Kept as it is; agents may read it." example:"{\"path\":\".\"}"`
 }
 
@@ -81,6 +82,7 @@ type Task struct {
 	Dispatch       Dispatch          `json:"dispatch" enum:"auto,manual"`
 	Priority       int               `json:"priority"`
 	Labels         map[string]string `json:"labels,omitempty"`
+	Requires       map[string]string `json:"requires,omitempty"`
 	Metadata       json.RawMessage   `json:"metadata,omitempty"`
 	Progress       int               `json:"progress" minimum:"0" maximum:"100" doc:"Percent."`
 	Output         string            `json:"output,omitempty"`

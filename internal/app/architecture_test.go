@@ -40,7 +40,7 @@ var may = map[string]struct{ ours, others string }{
 	"internal/task":              {"internal/fault internal/policy internal/audit internal/postgres internal/stream", "github.com/jackc/pgx/v5 github.com/google/uuid github.com/santhosh-tekuri/jsonschema/v6 golang.org/x/text"},
 	"internal/httpapi": {"api internal/edge internal/audit internal/identity internal/fault internal/policy internal/registry internal/stream internal/task",
 		"github.com/danielgtaylor/huma/v2 github.com/go-chi/chi/v5 github.com/goccy/go-yaml github.com/google/uuid github.com/prometheus/client_golang golang.org/x/sync"},
-	"internal/worker":                 {"api internal/worker/executor", ""},
+	"internal/worker":                 {"api internal/worker/executor", "github.com/google/uuid"},
 	"internal/worker/executor":        {"api internal/worker/executor/survey", "golang.org/x/sys"},
 	"internal/worker/executor/survey": {"", ""},
 	"internal/clawctl":                {"api internal/policy internal/identity/dpop", "github.com/zalando/go-keyring github.com/spf13/cobra github.com/spf13/pflag golang.org/x/term golang.org/x/sys golang.org/x/text"},

@@ -20,26 +20,32 @@ import (
 type localServer struct {
 	tasks    *task.Service
 	registry *registry.Registry
-	metrics  *metrics
 }
 
 var _ worker.Server = localServer{}
 
 func (l localServer) Register(ctx context.Context, r api.WorkerRegistration) error {
-	return l.tasks.Register(ctx, r.ID)
+	instance, err := uuid.Parse(r.Instance)
+	if err != nil {
+		return fmt.Errorf("read the instance: %w", err)
+	}
+	return forWorker(l.tasks.RegisterWorker(ctx, task.InProcess, httpapi.NewWorker(r, instance)))
 }
 
-func (l localServer) Claim(ctx context.Context, workerID string, r api.ClaimRequest) ([]api.Lease, error) {
-	leases, err := l.tasks.Claim(ctx, workerID, nil, r.Max, time.Duration(r.WaitSeconds)*time.Second)
-	wire := make([]api.Lease, len(leases))
+func (l localServer) Drain(ctx context.Context, workerID string) error {
+	return forWorker(l.tasks.DrainWorker(ctx, task.InProcess, workerID))
+}
+
+func (l localServer) Claim(ctx context.Context, workerID string, r api.ClaimRequest) (api.ClaimAnswer, error) {
+	leases, draining, err := l.tasks.Claim(ctx, task.InProcess, workerID, r.Max, time.Duration(r.WaitSeconds)*time.Second)
+	answer := api.ClaimAnswer{Leases: make([]api.Lease, len(leases)), Draining: draining}
 	for i, lease := range leases {
-		l.metrics.claimed(lease.Waited)
-		wire[i] = api.Lease{
-			Task: httpapi.WireTask(lease.Task), LeaseToken: lease.LeaseToken.String(),
-			LeaseExpiresAt: lease.LeaseExpiresAt.UTC(), Attempt: lease.Attempt,
+		var unread error
+		if answer.Leases[i], unread = httpapi.WireLease(ctx, lease, l.registry.Agent); unread != nil {
+			return api.ClaimAnswer{}, unread
 		}
 	}
-	return wire, err
+	return answer, forWorker(err)
 }
 
 func (l localServer) Heartbeat(ctx context.Context, workerID string, h api.Heartbeat) (api.HeartbeatAnswer, error) {
@@ -50,7 +56,7 @@ func (l localServer) Heartbeat(ctx context.Context, workerID string, h api.Heart
 			return api.HeartbeatAnswer{}, fmt.Errorf("read a lease token: %w", err)
 		}
 	}
-	lost, err := l.tasks.Heartbeat(ctx, workerID, tokens, time.Duration(h.WaitSeconds)*time.Second)
+	lost, err := l.tasks.Heartbeat(ctx, task.InProcess, workerID, tokens, time.Duration(h.WaitSeconds)*time.Second)
 	answer := api.HeartbeatAnswer{}
 	for _, t := range lost {
 		answer.Lost = append(answer.Lost, t.String())
@@ -63,16 +69,7 @@ func (l localServer) Report(ctx context.Context, taskID, leaseToken string, r ap
 	if err != nil {
 		return err
 	}
-	report := task.Report{
-		Status: task.Status(r.Status), Progress: r.Progress, Output: r.Output, Error: r.Error,
-		Message: r.Message, Retryable: r.Retryable, Release: r.Release,
-	}
-	for _, e := range r.Events {
-		report.Events = append(report.Events, task.ReportEvent{
-			Type: task.EventType(e.Type), Message: e.Message, Progress: e.Progress, Data: e.Data,
-		})
-	}
-	return forWorker(l.tasks.Report(ctx, id, token, report))
+	return forWorker(l.tasks.Report(ctx, task.InProcess, id, token, httpapi.NewReport(r)))
 }
 
 // parseLease reads the ids of a task and its lease.
@@ -95,7 +92,7 @@ func (l localServer) Ask(ctx context.Context, taskID, leaseToken string, q api.N
 	if err != nil {
 		return api.Question{}, forWorker(err)
 	}
-	asked, err := l.tasks.Ask(ctx, id, token, n)
+	asked, err := l.tasks.Ask(ctx, task.InProcess, id, token, n)
 	return httpapi.WireQuestion(asked), forWorker(err)
 }
 
@@ -108,7 +105,7 @@ func (l localServer) Question(ctx context.Context, taskID, leaseToken, questionI
 	if err != nil {
 		return api.Question{}, fmt.Errorf("read a question id: %w", err)
 	}
-	q, err := l.tasks.Question(ctx, id, token, question, time.Duration(waitSeconds)*time.Second)
+	q, err := l.tasks.Question(ctx, task.InProcess, id, token, question, time.Duration(waitSeconds)*time.Second)
 	return httpapi.WireQuestion(q), forWorker(err)
 }
 
@@ -121,13 +118,8 @@ func (l localServer) Authorize(ctx context.Context, taskID, leaseToken, skillID 
 	if err != nil {
 		return api.SkillDecision{}, fmt.Errorf("read a question id: %w", err)
 	}
-	d, err := l.tasks.Authorize(ctx, id, token, skillID, question, httpapi.NewToolCall(u.Tool))
+	d, err := l.tasks.Authorize(ctx, task.InProcess, id, token, skillID, question, httpapi.NewToolCall(u.Tool))
 	return httpapi.WireSkillDecision(d), forWorker(err)
-}
-
-func (l localServer) Agent(ctx context.Context, id string) (api.Agent, error) {
-	a, err := l.registry.Agent(ctx, id)
-	return httpapi.WireAgent(a), forWorker(err)
 }
 
 // forWorker says of an error what a worker must know: whether its lease is
@@ -138,6 +130,8 @@ func forWorker(err error) error {
 		return err
 	case fault.LeaseLost:
 		return errors.Join(worker.ErrLeaseLost, err)
+	case fault.NotFound:
+		return errors.Join(worker.ErrUnknown, err)
 	}
 	return errors.Join(worker.ErrRefused, err)
 }

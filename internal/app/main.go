@@ -35,7 +35,7 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(devCommand(stderr), serveCommand(stderr), migrateCommand(), auditCommand(stderr), openapiCommand(), healthcheckCommand())
+	root.AddCommand(devCommand(stderr), serveCommand(stderr), workerCommand(stderr), migrateCommand(), auditCommand(stderr), openapiCommand(), healthcheckCommand())
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)

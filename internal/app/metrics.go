@@ -13,21 +13,18 @@ import (
 	"github.com/coderclaw/runtime/internal/task"
 )
 
-type metrics struct {
-	registry *prometheus.Registry
-	claims   prometheus.Histogram
+// newClaimLatency measures how long tasks wait for a worker.
+func newClaimLatency() prometheus.Histogram {
+	return prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name:    "coderclaw_claim_latency_seconds",
+		Help:    "Time between a task becoming claimable and a worker claiming it.",
+		Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 5, 30, 120, 600},
+	})
 }
 
-func newMetrics(pool *pgxpool.Pool, tasks *task.Service, log *audit.Log) *metrics {
-	m := &metrics{
-		registry: prometheus.NewRegistry(),
-		claims: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name:    "coderclaw_claim_latency_seconds",
-			Help:    "Time between a task becoming claimable and a worker claiming it.",
-			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 5, 30, 120, 600},
-		}),
-	}
-	m.registry.MustRegister(m.claims, taskCounts{tasks}, auditNumbers{log},
+func newMetrics(pool *pgxpool.Pool, claims prometheus.Histogram, tasks *task.Service, log *audit.Log) *prometheus.Registry {
+	m := prometheus.NewRegistry()
+	m.MustRegister(claims, taskCounts{tasks}, auditNumbers{log},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	for name, g := range map[string]struct {
 		help string
@@ -38,14 +35,12 @@ func newMetrics(pool *pgxpool.Pool, tasks *task.Service, log *audit.Log) *metric
 		"max":         {"The most connections that there can be.", func(s *pgxpool.Stat) float64 { return float64(s.MaxConns()) }},
 		"waits_total": {"How often somebody had to wait for a connection.", func(s *pgxpool.Stat) float64 { return float64(s.EmptyAcquireCount()) }},
 	} {
-		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		m.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "coderclaw_database_connections_" + name, Help: g.help,
 		}, func() float64 { return g.read(pool.Stat()) }))
 	}
 	return m
 }
-
-func (m *metrics) claimed(waited time.Duration) { m.claims.Observe(waited.Seconds()) }
 
 // taskCounts shows how many tasks there are, by status, when it is asked.
 type taskCounts struct{ tasks *task.Service }

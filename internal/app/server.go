@@ -31,7 +31,6 @@ import (
 	"github.com/coderclaw/runtime/internal/stream"
 	"github.com/coderclaw/runtime/internal/task"
 	"github.com/coderclaw/runtime/internal/worker"
-	"github.com/coderclaw/runtime/internal/worker/executor"
 	"github.com/coderclaw/runtime/migrations"
 )
 
@@ -105,8 +104,8 @@ type server struct {
 	providers *providers
 	tasks     *task.Service
 	http      *httpapi.Server
-	worker    *worker.Worker
-	tls       *tls.Config // nil: plain HTTP
+	worker    *worker.Worker // nil: tasks are run elsewhere
+	tls       *tls.Config    // nil: plain HTTP
 }
 
 // bus is what stream.Memory and stream.Postgres have in common.
@@ -127,20 +126,28 @@ func newServer(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, log *
 	if s.audit, err = newAuditLog(ctx, cfg, pool, s.bus, log); err != nil {
 		return nil, err
 	}
-	executors, err := executor.NewSet(executor.Options{
-		WorkspaceRoot: cfg.WorkspaceRoot,
-		LLM:           executor.OpenAIOptions{BaseURL: cfg.LLM.BaseURL, APIKey: cfg.LLM.APIKey.Reveal(), Model: cfg.LLM.Model},
-	})
+	executors, err := newExecutors(cfg)
 	if err != nil {
 		return nil, err
 	}
-	fromFile, err := registry.LoadAgents(filepath.Join(cfg.ConfigDir, "agents.yaml"))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	fromFile, err := loadAgents(cfg)
+	if err != nil {
 		return nil, err
 	}
 	agents := registry.New(pool, registry.Options{
-		File:         fromFile,
-		Runnable:     func(a registry.Agent) error { return executors.Runnable(httpapi.WireAgent(a)) },
+		File: fromFile,
+		Runnable: func(a registry.Agent) error {
+			if cfg.MaxConcurrentTasks == 0 {
+				return errors.New("no worker is there that can run it")
+			}
+			return executors.Runnable(httpapi.WireAgent(a))
+		},
+		Served: func(ctx context.Context) ([]string, error) {
+			if s.tasks == nil { // it is being made, of what is read here
+				return nil, nil
+			}
+			return s.tasks.Served(ctx)
+		},
 		EnforceTrust: cfg.EnforceTrust, DefaultRoles: roles(cfg), Recorder: s.audit, Bus: s.bus,
 		Workspace: filepath.Join(cfg.WorkspaceRoot, ".coderClaw", "security.yaml"),
 	})
@@ -163,15 +170,17 @@ func newServer(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, log *
 		return nil, err
 	}
 	// After the others: by the time that the engine hears of a change they know.
+	claims := newClaimLatency()
 	s.tasks = task.NewService(pool, task.Options{
 		Agents: runnable{agents}, Access: agents, Submitters: submitters{s.identity, access(cfg)}, Recorder: s.audit,
 		Bus: s.bus, Log: log, Shared: shared,
+		Claimed: func(waited time.Duration) { claims.Observe(waited.Seconds()) },
 	})
 	if err := s.tasks.Prepare(ctx); err != nil {
 		return nil, err
 	}
 
-	metrics := newMetrics(pool, s.tasks, s.audit)
+	metrics := newMetrics(pool, claims, s.tasks, s.audit)
 	latest, err := postgres.Latest(migrations.FS)
 	if err != nil {
 		return nil, err
@@ -181,12 +190,12 @@ func newServer(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, log *
 		hosts = append([]string{}, names...)
 	}
 	s.http, err = httpapi.New(httpapi.Options{
-		Tasks: s.tasks, Registry: agents, Bus: s.bus, Access: access(cfg),
+		Tasks: s.tasks, Workers: s.tasks, Registry: agents, Bus: s.bus, Access: access(cfg),
 		Identity: s.identity, Policies: agents, Documents: agents, Recorder: s.audit, Audit: s.audit, PublicURL: publicURL(cfg), Config: runtimeConfig(cfg),
 		Proxies: cfg.TrustedProxies, Hosts: hosts, Origins: cfg.CORSOrigins,
 		Limits:  httpapi.Limits{Principal: cfg.RateLimit, Anonymous: cfg.RateLimitAnonymous, Streams: cfg.MaxStreamsPerPrincipal},
 		Ready:   func(ctx context.Context) error { return postgres.CheckSchema(ctx, pool, latest) },
-		Metrics: metrics.registry, HideMetrics: cfg.MetricsListen != "",
+		Metrics: metrics, HideMetrics: cfg.MetricsListen != "",
 		Log: log, Version: version, Mode: string(cfg.Mode),
 	})
 	if err != nil {
@@ -195,12 +204,15 @@ func newServer(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, log *
 	if s.tls, err = certificates(cfg, log); err != nil {
 		return nil, err
 	}
+	if cfg.MaxConcurrentTasks == 0 {
+		return s, nil
+	}
 	id, err := workerID(cfg)
 	if err != nil {
 		return nil, err
 	}
 	s.worker = worker.New(worker.Config{
-		ID: id, Server: localServer{s.tasks, agents, metrics}, Executors: executors,
+		ID: id, Server: localServer{s.tasks, agents}, Executors: executors,
 		Capacity: cfg.MaxConcurrentTasks, Grace: cfg.ShutdownGrace, Log: log, Version: version,
 	})
 	return s, nil
@@ -262,7 +274,9 @@ func (s *server) run(ctx context.Context) error {
 		s.http.EndStreams()
 		return nil
 	})
-	front.Go(func() error { return s.worker.Run(ctx) })
+	if s.worker != nil {
+		front.Go(func() error { return s.worker.Run(ctx) })
+	}
 	if err := s.inviteAdministrator(ctx); err != nil {
 		s.log.WarnContext(ctx, "no code for a first administrator", "error", err)
 	}

@@ -46,6 +46,7 @@ func records(name string) map[string]any {
 	user := api.User{ID: "local:" + name, Provider: "local", Name: name, LastLoginAt: &hourAgo, CreatedAt: hourAgo}
 	binding := api.RoleBinding{ID: "b1", GroupID: "corp:" + name, Role: "developer", CreatedAt: hourAgo, CreatedBy: name}
 	key := api.APIKey{ID: "k1", Name: name, Roles: []string{"ci"}, ExpiresAt: now.Add(48 * time.Hour)}
+	worker := api.Worker{ID: "w1", UserID: name, Agents: []string{name}, Labels: map[string]string{"gpu": name}, Capacity: 4, Running: 1, Version: name, Present: true, LastSeenAt: hourAgo}
 	device := api.Device{ID: "d1", UserID: name, Name: name, Trust: "trusted", Thumbprint: "th", CreatedAt: hourAgo}
 	entry := api.AuditEntry{ID: "e1", Time: hourAgo, UserID: name, Action: "task.submit", Result: "denied", ResourceID: name, Layer: "agent", Reason: name}
 	return map[string]any{
@@ -61,6 +62,8 @@ func records(name string) map[string]any {
 		"GET /v1/api-keys":                   api.APIKeyList{Items: []api.APIKey{key}},
 		"POST /v1/api-keys":                  api.CreatedAPIKey{APIKey: key, Key: "ccl_k1_" + name},
 		"DELETE /v1/api-keys/k1":             nil,
+		"GET /v1/workers":                    api.WorkerList{Items: []api.Worker{worker}},
+		"DELETE /v1/workers/w1":              nil,
 		"GET /v1/devices":                    api.DeviceList{Items: []api.Device{device}},
 		"PATCH /v1/devices/d1":               device,
 		"DELETE /v1/devices/d1":              nil,
@@ -107,6 +110,10 @@ var commands = []struct {
 	{"keys create mine --personal", `POST /v1/api-keys {"name":"mine","personal":true,"expiresSeconds":7776000}`,
 		"ccl_k1_bob\n", "This is key k1, good until 2026-11-25T09:00:00Z. It is not shown again.\n"},
 	{"keys revoke k1", "DELETE /v1/api-keys/k1", "k1 revoked\n", ""},
+	{"worker token --projects web,shop --agents a --label team=x --expires 2d", `POST /v1/api-keys {"name":"worker","worker":{"projects":["web","shop"],"agents":["a"],"labels":{"team":"x"}},"expiresSeconds":172800}`,
+		"ccl_k1_bob\n", "This is key k1, good until 2026-11-25T09:00:00Z. It is not shown again.\n"},
+	{"workers list", "GET /v1/workers", "ID  STATE  RUNNING  LAST SEEN  LABELS   AGENTS  PROJECTS  VERSION\nw1  ready  1/4      1h         gpu=bob  bob     any       bob\n", ""},
+	{"workers drain w1", "DELETE /v1/workers/w1", "w1 takes no more tasks\n", ""},
 	{"device list", "GET /v1/devices", "ID  USER  NAME  TRUST    AGE  LAST SEEN  THUMBPRINT\nd1  bob   bob   trusted  1h              th\n", ""},
 	{"device trust d1", `PATCH /v1/devices/d1 {"trust":"trusted"}`, "d1 is trusted\n", ""},
 	{"device trust d1 --level untrusted", `PATCH /v1/devices/d1 {"trust":"untrusted"}`, "d1 is trusted\n", ""},

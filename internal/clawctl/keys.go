@@ -26,6 +26,14 @@ func (c *cli) keysCommand() *cobra.Command {
 	return group("keys", "Administer the API keys of services", list, c.keysCreateCommand(), revoke)
 }
 
+// printKey shows a key, which nobody can do again.
+func (c *cli) printKey(k api.CreatedAPIKey) error {
+	return c.print(k, func() {
+		c.out.printf("%s\n", cleanLine(k.Key))
+		c.err.printf("This is key %s, good until %s. It is not shown again.\n", cleanLine(k.ID), k.ExpiresAt.In(c.zone).Format(time.RFC3339))
+	})
+}
+
 func keyUser(k api.APIKey) string {
 	if k.UserID == "" {
 		return "key:" + k.ID
@@ -57,10 +65,7 @@ func (c *cli) keysCreateCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return c.print(k, func() {
-				c.out.printf("%s\n", cleanLine(k.Key))
-				c.err.printf("This is key %s, good until %s. It is not shown again.\n", cleanLine(k.ID), k.ExpiresAt.In(c.zone).Format(time.RFC3339))
-			})
+			return c.printKey(k)
 		}),
 	}
 	flags := cmd.Flags()

@@ -25,6 +25,7 @@ type submitFlags struct {
 	inputFile string
 	thinking  choice
 	labels    []string
+	requires  []string
 	metadata  string
 	timeout   time.Duration
 	runAfter  string
@@ -66,6 +67,7 @@ first line of the input stands for it.`,
 	flags.StringVar(&f.task.ParentTaskID, "parent", "", "`id` of the task that this one is a part of")
 	flags.StringSliceVar(&f.task.DependsOn, "depends-on", nil, "`ids` of tasks that must complete first; repeat it or separate by commas")
 	flags.StringArrayVar(&f.labels, "label", nil, "a label, `key=value`; repeat it for more")
+	flags.StringArrayVar(&f.requires, "requires", nil, "a label that the worker must have, `key=value`; repeat it for more")
 	flags.StringVar(&f.metadata, "metadata", "", "a `JSON` object that agents may read")
 	flags.IntVar(&f.task.Priority, "priority", 0, "`number` from -100 to 100; higher is run first")
 	flags.DurationVar(&f.timeout, "timeout", 0, "how long one attempt may take, for example 30m (default no limit)")
@@ -126,6 +128,9 @@ func (c *cli) complete(t *api.NewTask, args []string, f *submitFlags) (err error
 		t.Input = t.Description
 	}
 	t.Thinking = api.Thinking(f.thinking.value)
+	if t.Requires, err = parseLabels(f.requires); err != nil {
+		return err
+	}
 	if t.Labels, err = parseLabels(f.labels); err != nil {
 		return err
 	}

@@ -158,14 +158,10 @@ func (c *cli) taskDetails(t api.Task) {
 	if !t.Status.Terminal() {
 		status += fmt.Sprintf(", %d%%", t.Progress)
 	}
-	var labels []string
-	for _, key := range slices.Sorted(maps.Keys(t.Labels)) {
-		labels = append(labels, key+"="+t.Labels[key])
-	}
 	pairs := [][2]string{
 		{"Task", t.ID}, {"Description", t.Description}, {"Status", status}, {"Agent", t.AgentID}, {"Skill", t.SkillID},
 		{"Model", t.Model}, {"Thinking", string(t.Thinking)}, {"Session", t.SessionID}, {"Project", t.ProjectID}, {"Submitted by", t.UserID},
-		{"Parent", t.ParentTaskID}, {"Depends on", strings.Join(t.DependsOn, ", ")}, {"Labels", strings.Join(labels, ", ")}, {"Metadata", string(t.Metadata)},
+		{"Parent", t.ParentTaskID}, {"Depends on", strings.Join(t.DependsOn, ", ")}, {"Labels", labelText(t.Labels)}, {"Requires", labelText(t.Requires)}, {"Metadata", string(t.Metadata)},
 	}
 	if t.Dispatch == api.DispatchManual {
 		pairs = append(pairs, [2]string{"Dispatch", string(t.Dispatch)})
@@ -245,4 +241,12 @@ func percent(p *int) string {
 		return ""
 	}
 	return strconv.Itoa(*p) + "%"
+}
+
+func labelText(labels map[string]string) string {
+	list := make([]string, 0, len(labels))
+	for _, key := range slices.Sorted(maps.Keys(labels)) {
+		list = append(list, key+"="+labels[key])
+	}
+	return strings.Join(list, ", ")
 }

@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	minTasks = 1
+	minTasks = 0
 	maxTasks = 10_000
 
 	maxPerSecond  = 1_000_000

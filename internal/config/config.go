@@ -43,7 +43,8 @@ type Config struct {
 	// sessions can be opened from other machines. Default: false.
 	AllowRemoteSessions bool `split_words:"true"`
 	// CODERCLAW_MAX_CONCURRENT_TASKS, deployment.maxConcurrentTasks: how many
-	// tasks the server's own worker runs at once, 1 to 10000. Default: 10.
+	// tasks the server's own worker, or this one, runs at once, up to 10000; 0:
+	// the server runs none itself. Default: 10.
 	MaxConcurrentTasks int `split_words:"true"`
 
 	// CODERCLAW_LISTEN: where the API listens, host:port or unix:/path.
@@ -137,11 +138,28 @@ type Config struct {
 	// The model endpoint.
 	LLM LLM
 
+	// CODERCLAW_URL: the server that a worker serves, and clients ask.
+	URL string
+	// What a worker is.
+	Worker Worker
+
 	// CODERCLAW_LOG_LEVEL: debug, info (default), warn or error.
 	LogLevel LogLevel `split_words:"true"`
 	// CODERCLAW_LOG_FORMAT: text, json or auto (default), which is text on a
 	// terminal and JSON otherwise.
 	LogFormat LogFormat `split_words:"true"`
+}
+
+// Worker is what a worker process says of itself.
+type Worker struct {
+	// CODERCLAW_WORKER_NAME: its id, the same after a restart. Default: the name
+	// of the machine.
+	Name string
+	// CODERCLAW_WORKER_AGENTS: the agents that it serves. Default: all that it
+	// can run.
+	Agents List
+	// CODERCLAW_WORKER_LABELS: what tasks can require of it, as name=value.
+	Labels Labels
 }
 
 // LLM is an OpenAI-compatible chat-completions endpoint.

@@ -136,6 +136,9 @@ func TestEveryVariableIsRead(t *testing.T) {
 		"CODERCLAW_LOG_LEVEL":                 "warn",
 		"CODERCLAW_LOG_FORMAT":                "json",
 		"CODERCLAW_URL":                       "http://elsewhere",
+		"CODERCLAW_WORKER_NAME":               "build-7",
+		"CODERCLAW_WORKER_AGENTS":             "a, b",
+		"CODERCLAW_WORKER_LABELS":             "gpu=true, zone = north",
 		"CODERCLAW_POSTGRES_BIN":              "/usr/lib/postgresql/15/bin",
 		"CODERCLAW_TEST_DATABASE":             "x",
 	})
@@ -160,6 +163,7 @@ func TestEveryVariableIsRead(t *testing.T) {
 	want.Mode, want.RequireAuth, want.MaxConcurrentTasks = RemoteEnabled, true, 12
 	want.Token = NewSecret("0123456789abcdef")
 	want.LLM = LLM{BaseURL: "https://models.example/v1", APIKey: NewSecret("key"), Model: "m-1"}
+	want.URL, want.Worker = "http://elsewhere", Worker{"build-7", List{"a", "b"}, Labels{"gpu": "true", "zone": "north"}}
 	want.ShutdownGrace, want.LogLevel, want.LogFormat = time.Minute, 4, LogJSON
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
@@ -226,13 +230,13 @@ CODERCLAW_LOG_FORMAT: "xml" is not one of auto, text, json`,
 		},
 		"values out of range": {
 			map[string]string{
-				"CODERCLAW_MAX_CONCURRENT_TASKS": "0", "CODERCLAW_DATABASE_MAX_CONNS": "-1", "CODERCLAW_SHUTDOWN_GRACE": "-1s",
+				"CODERCLAW_MAX_CONCURRENT_TASKS": "-1", "CODERCLAW_DATABASE_MAX_CONNS": "-1", "CODERCLAW_SHUTDOWN_GRACE": "-1s",
 				"CODERCLAW_TOKEN": "two words", "CODERCLAW_LLM_BASE_URL": "ftp://models", "CODERCLAW_LISTEN": "7433",
 				"CODERCLAW_METRICS_LISTEN": "localhost:http", "CODERCLAW_RATE_LIMIT": "-1", "CODERCLAW_RATE_LIMIT_ANONYMOUS": "1000001",
 				"CODERCLAW_MAX_STREAMS_PER_PRINCIPAL": "-3", "CODERCLAW_AUDIT_RETENTION_DAYS": "-1",
 				"CODERCLAW_SESSION_TTL": "0s", "CODERCLAW_AUDIT_WITNESS_URL": "witness",
 			},
-			`CODERCLAW_MAX_CONCURRENT_TASKS: 0 is not within 1 to 10000
+			`CODERCLAW_MAX_CONCURRENT_TASKS: -1 is not within 0 to 10000
 CODERCLAW_DATABASE_MAX_CONNS: -1 is not within 0 to 10000
 CODERCLAW_RATE_LIMIT: -1 is not within 0 to 1000000
 CODERCLAW_RATE_LIMIT_ANONYMOUS: 1000001 is not within 0 to 1000000

@@ -129,12 +129,12 @@ func TestRuntimeFileFaultsNameTheirPlace(t *testing.T) {
 			`runtime.yaml:2:34: defaultRoles: "Root" is no name of a role: a letter or digit first, then up to 63 of those and . _ -, in lower case`,
 		},
 		"too few tasks": {
-			"deployment:\n  maxConcurrentTasks: 0\n",
-			"runtime.yaml:2:23: maxConcurrentTasks is 0 and must be 1 to 10000",
+			"deployment:\n  maxConcurrentTasks: -1\n",
+			"runtime.yaml:2:23: maxConcurrentTasks is -1 and must be 0 to 10000",
 		},
 		"too many tasks": {
 			"deployment:\n  maxConcurrentTasks: 10001\n",
-			"runtime.yaml:2:23: maxConcurrentTasks is 10001 and must be 1 to 10000",
+			"runtime.yaml:2:23: maxConcurrentTasks is 10001 and must be 0 to 10000",
 		},
 		"a misspelt requireAuth": {
 			"security:\n  requireauth: true\n",

@@ -95,6 +95,36 @@ func (l *List) UnmarshalText(text []byte) error {
 	return nil
 }
 
+// Labels are names with values, in the environment as name=value with commas
+// between them.
+type Labels map[string]string
+
+// UnmarshalText accepts labels.
+func (l *Labels) UnmarshalText(text []byte) error {
+	var items List
+	_ = items.UnmarshalText(text) // accepts all
+	*l = nil
+	for _, item := range items {
+		if err := l.Add(item); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Add adds one label, name=value.
+func (l *Labels) Add(text string) error {
+	name, value, ok := strings.Cut(text, "=")
+	if name = strings.TrimSpace(name); !ok || name == "" {
+		return fmt.Errorf("%q is not name=value", text)
+	}
+	if *l == nil {
+		*l = Labels{}
+	}
+	(*l)[name] = strings.TrimSpace(value)
+	return nil
+}
+
 // Prefixes is a list of networks, in the environment with commas between them.
 type Prefixes []netip.Prefix
 

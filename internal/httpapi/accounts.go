@@ -244,7 +244,7 @@ func (s *Server) listAPIKeys(ctx context.Context, c policy.Caller, in *struct {
 func (s *Server) createAPIKey(ctx context.Context, c policy.Caller, in *struct{ Body api.NewAPIKey }) (*struct{ Body api.CreatedAPIKey }, error) {
 	n := in.Body
 	k, secret, err := s.identity.CreateKey(ctx, c, identity.NewKey{
-		Name: n.Name, Service: !n.Personal, ProjectID: n.ProjectID, Roles: texts[policy.Role](n.Roles), Scopes: texts[policy.Permission](n.Scopes),
+		Name: n.Name, Service: !n.Personal, ProjectID: n.ProjectID, Roles: texts[policy.Role](n.Roles), Scopes: texts[policy.Permission](n.Scopes), Worker: (*policy.WorkerScope)(n.Worker),
 		ExpiresAt: time.Now().Add(time.Duration(n.ExpiresSeconds) * time.Second),
 	})
 	return &struct{ Body api.CreatedAPIKey }{api.CreatedAPIKey{APIKey: wireKey(k), Key: secret}}, err
@@ -256,7 +256,7 @@ func (s *Server) revokeAPIKey(ctx context.Context, c policy.Caller, in *NameInpu
 
 func wireKey(k identity.Key) api.APIKey {
 	return api.APIKey{
-		ID: k.ID, Name: k.Name, UserID: k.UserID, ProjectID: k.ProjectID, Roles: texts[string](k.Roles), Scopes: texts[string](k.Scopes),
+		ID: k.ID, Name: k.Name, UserID: k.UserID, ProjectID: k.ProjectID, Roles: texts[string](k.Roles), Scopes: texts[string](k.Scopes), Worker: (*api.WorkerScope)(k.Worker),
 		CreatedAt: k.CreatedAt, CreatedBy: k.CreatedBy, ExpiresAt: k.ExpiresAt, LastUsedAt: k.LastUsedAt, RevokedAt: k.RevokedAt,
 	}
 }

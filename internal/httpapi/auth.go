@@ -144,6 +144,7 @@ func equal(a, b string) bool {
 const (
 	permissionOf = "permission"
 	actionOf     = "action"
+	workersOf    = "workers"
 )
 
 // authorize stands before every operation, and before its body is read: who
@@ -192,6 +193,9 @@ func (s *Server) admitted(r *http.Request, operation map[string]any, id string) 
 		if p := s.limited(s.limits.principal, c.UserID); p != nil {
 			return c, p
 		}
+	}
+	if c.Worker != nil && operation[workersOf].(bool) {
+		permission = policy.Work
 	}
 	d, err := s.policies.Decide(ctx, c, policy.Request{
 		Permission: permission, Action: action, ProjectID: c.ProjectID,

@@ -13,6 +13,7 @@ import (
 
 	"github.com/coderclaw/runtime/api"
 	"github.com/coderclaw/runtime/internal/identity/dpop"
+	"github.com/coderclaw/runtime/internal/task"
 )
 
 // client calls the rig's server as clawctl does, in a session.
@@ -276,7 +277,8 @@ func TestAPolicyHoldsAtOnceForWhatIsUnderWay(t *testing.T) {
 	if err := watching.lines.Err(); err != nil { // it ends, and not by the time-out
 		t.Errorf("her stream: %v", err)
 	}
-	leases, err := r.tasks.Claim(t.Context(), "w", nil, 10, 0)
+	r.work("w")
+	leases, _, err := r.tasks.Claim(t.Context(), task.InProcess, "w", 10, 0)
 	if err != nil || len(leases) != 1 || leases[0].ID.String() != his.ID {
 		t.Fatalf("claimed %+v, %v", leases, err)
 	}

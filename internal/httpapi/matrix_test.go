@@ -45,6 +45,9 @@ var whateverDevice = []string{
 	"revokeAPIKey", "revokeDevice", "revokeSession", "updateDevice", "verifyDevice",
 }
 
+// alsoForWorkers are those that a worker's key opens besides work itself.
+var alsoForWorkers = []string{"getAgent", "listAgents", "updateTask"}
+
 // sample is how the matrix calls an operation, and what comes of it for those
 // who hold its permission.
 type sample struct {
@@ -72,7 +75,17 @@ var samples = map[string]sample{
 	"streamTasks":    {},
 	"answerTask":     {of: "waiting task", body: `{"input":"x"}`},
 	"listApprovals":  {},
+	"askQuestion":    {of: "task", body: `{"id":"0190b8a1-0000-4000-8000-000000000001","kind":"input","text":"t"}`, want: 422}, // without a lease
+	"getQuestion":    {of: "task", want: 422},
+	"authorizeSkill": {of: "task", body: `{"questionId":"0190b8a1-0000-4000-8000-000000000001"}`, want: 422},
 	"answerQuestion": {of: "question", body: `{"approve":true}`},
+
+	"registerWorker": {write: newWorkerBody, want: 204},
+	"listWorkers":    {},
+	"claimTasks":     {of: "worker", body: `{"max":1}`},
+	"heartbeat":      {of: "worker", body: `{}`},
+	"drainWorker":    {of: "worker", want: 204},
+	"reportTask":     {of: "task", body: `{"message":"m"}`, want: 422}, // without a lease
 
 	"listAgents":  {},
 	"getAgent":    {of: "agent"},
@@ -367,7 +380,7 @@ func (w *world) make(kind string, p *person) string {
 	case "question":
 		by.Roles = []policy.Role{policy.Admin}
 		lease := w.lease(by)
-		q, err := w.tasks.Ask(w.t.Context(), lease.ID, lease.LeaseToken, task.NewQuestion{ID: uuid.New(), Kind: task.Approval, Text: p.name})
+		q, err := w.tasks.Ask(w.t.Context(), task.InProcess, lease.ID, lease.LeaseToken, task.NewQuestion{ID: uuid.New(), Kind: task.Approval, Text: p.name})
 		if err != nil {
 			w.t.Fatal(err)
 		}
@@ -403,6 +416,10 @@ func (w *world) make(kind string, p *person) string {
 		return cmp.Or(p.project, "shop")
 	case "entry":
 		return w.entries[p.name]
+	case "worker":
+		body := newWorkerBody(w, p, "")
+		w.must(w.root, 204, "POST", "/v1/workers", body)
+		return w.id(body)
 	}
 	w.t.Fatalf("what is a %s?", kind)
 	return ""
@@ -414,7 +431,11 @@ func (w *world) lease(by policy.Caller) task.Lease {
 	if _, err := w.tasks.Submit(w.t.Context(), by, task.New{Description: "d", Input: "i"}, ""); err != nil {
 		w.t.Fatal(err)
 	}
-	leases, err := w.tasks.Claim(w.t.Context(), "worker", nil, 1, 0)
+	err := w.tasks.RegisterWorker(w.t.Context(), task.InProcess, task.NewWorker{ID: "of-the-server", Instance: uuid.Max, Capacity: 1})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	leases, _, err := w.tasks.Claim(w.t.Context(), task.InProcess, "of-the-server", 1, 0)
 	if err != nil || len(leases) != 1 {
 		w.t.Fatal(leases, err)
 	}
@@ -430,6 +451,10 @@ func (w *world) caller(p *person) policy.Caller {
 
 func newUserBody(w *world, _ *person, _ string) string {
 	return fmt.Sprintf(`{"login":%q,"password":%q}`, w.next(), password)
+}
+
+func newWorkerBody(w *world, _ *person, _ string) string {
+	return fmt.Sprintf(`{"id":%q,"instance":"01890a5d-ac96-774b-bcce-b302099a8057","capacity":1}`, w.next())
 }
 
 func newBindingBody(w *world, _ *person, project string) string {
@@ -489,7 +514,7 @@ func (w *world) request(op operation, who, whose *person) (path, body string) {
 	if s.of != "" {
 		id = w.make(s.of, whose)
 	}
-	path = strings.NewReplacer("{id}", id, "{key}", "k", "{version}", "1").Replace(op.path) + s.query
+	path = strings.NewReplacer("{id}", id, "{key}", "k", "{version}", "1", "{questionId}", "0190b8a1-0000-4000-8000-000000000001", "{skillId}", "s").Replace(op.path) + s.query
 	body = strings.ReplaceAll(s.body, "{project}", whose.project)
 	if s.write != nil {
 		body = s.write(w, who, id)
@@ -498,6 +523,9 @@ func (w *world) request(op operation, who, whose *person) (path, body string) {
 }
 
 func (p *person) holds(permission string) bool {
+	if permission == "work" { // people who administer everything may do what workers do
+		return p.role == "admin" && p.project == ""
+	}
 	return permission == "authenticated" || permission == "admitted" || slices.Contains(rolePermissions[p.role], permission)
 }
 
@@ -547,6 +575,48 @@ func TestEveryOperationIsForThoseWithItsPermissionInTheirOwnProject(t *testing.T
 		if s.of != "memory" && op.id != "updateTask" && op.id != "verifyDevice" {
 			check(op, w.root, w.bank, success)
 		}
+	}
+}
+
+func TestAWorkersKeyIsGoodForWorkAlone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	var made api.CreatedAPIKey
+	w.decode(&made, w.must(w.root, 201, "POST", "/v1/api-keys", `{"name":"w","worker":{"projects":["shop"]},"expiresSeconds":3600}`))
+	if made.UserID != "" || len(made.Roles) > 0 || made.Worker == nil || !slices.Equal(made.Worker.Projects, []string{"shop"}) {
+		t.Errorf("made %+v", made)
+	}
+	for _, op := range operations(t) {
+		path, body := w.request(op, w.root, w.root)
+		got, text := w.call(nil, op.method, path, body, "Authorization", "Bearer "+made.Key)
+		switch {
+		case op.permission == "work", slices.Contains(alsoForWorkers, op.id):
+			if got == 401 || got == 403 {
+				t.Errorf("%s by a worker: %d %s", op.id, got, text)
+			}
+		case op.permission != "authenticated" && op.permission != "admitted" && got != 403:
+			t.Errorf("%s by a worker: %d %s, want 403", op.id, got, text)
+		}
+		if strings.Contains(text, "local:"+w.root.name) && got < 300 {
+			t.Errorf("%s shows a worker what is a person's: %s", op.id, text)
+		}
+	}
+	for body, want := range map[string]int{
+		`{"name":"w","worker":{},"roles":["admin"],"expiresSeconds":3600}`:        422,
+		`{"name":"w","worker":{"agents":["no such\nid"]},"expiresSeconds":3600}`:  422,
+		`{"name":"w","worker":{"labels":{"":"x"}},"expiresSeconds":3600}`:         422,
+		`{"name":"w","worker":{},"personal":true,"expiresSeconds":3600}`:          201,
+		`{"name":"w","worker":{"projects":["bank"],"x":1},"expiresSeconds":3600}`: 422,
+		`{"name":"w","worker":{},"projectId":"shop","expiresSeconds":3600}`:       422,
+		`{"name":"w","worker":{},"scopes":["task:read"],"expiresSeconds":3600}`:   422,
+		`{"name":"w","worker":{"labels":{"team":"a"}},"expiresSeconds":3600}`:     201,
+	} {
+		if got, text := w.call(w.root, "POST", "/v1/api-keys", body); got != want {
+			t.Errorf("%s: %d %s, want %d", body, got, text, want)
+		}
+	}
+	if got, text := w.call(w.members["admin"], "POST", "/v1/api-keys", `{"name":"w","worker":{},"expiresSeconds":3600}`); got != 403 {
+		t.Errorf("the administrator of one project makes a worker of all: %d %s", got, text)
 	}
 }
 

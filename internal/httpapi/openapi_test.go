@@ -62,7 +62,7 @@ func TestEveryOperationNamesItsPermissionAndItsErrors(t *testing.T) {
 	if err := yaml.Unmarshal(text, &doc); err != nil {
 		t.Fatal(err)
 	}
-	known := map[string]bool{string(policy.Public): true, string(policy.Authenticated): true, string(policy.Admitted): true}
+	known := map[string]bool{string(policy.Public): true, string(policy.Authenticated): true, string(policy.Admitted): true, string(policy.Work): true}
 	for _, p := range policy.Permissions {
 		known[string(p)] = true
 	}

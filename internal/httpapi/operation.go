@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"slices"
@@ -23,6 +24,8 @@ type operation struct {
 	detail     string
 	status     int           // of success; default 200
 	wait       time.Duration // how long it may wait for a task, besides its work
+	workers    bool          // it is also for workers' credentials, which have no permissions
+	body       int64         // the largest body that is read; default maxBody
 	errors     []int         // besides those that every operation can answer with
 	responses  map[string]*huma.Response
 }
@@ -54,8 +57,8 @@ func handle[I, O any](s *Server, op operation, h func(context.Context, policy.Ca
 		OperationID: op.id, Method: op.method, Path: op.path, Tags: []string{op.tag},
 		Summary: op.summary, Description: op.detail, DefaultStatus: op.status,
 		Errors: slices.Compact(errs), Responses: op.responses, Security: security,
-		MaxBodyBytes: maxBody, RejectUnknownQueryParameters: true,
-		Metadata:   map[string]any{permissionOf: op.permission, actionOf: op.action},
+		MaxBodyBytes: cmp.Or(op.body, maxBody), RejectUnknownQueryParameters: true,
+		Metadata:   map[string]any{permissionOf: op.permission, actionOf: op.action, workersOf: op.workers},
 		Extensions: map[string]any{"x-permission": string(op.permission)},
 	}, func(ctx context.Context, in *I) (*O, error) {
 		ctx, cancel := context.WithTimeout(ctx, workTimeout+op.wait)

@@ -48,11 +48,11 @@ type (
 
 func (s *Server) registerRegistry() {
 	handle(s, operation{
-		id: "listAgents", action: "agent.list", method: http.MethodGet, path: "/v1/agents", permission: policy.Admitted, tag: "Registry",
+		id: "listAgents", action: "agent.list", method: http.MethodGet, path: "/v1/agents", permission: policy.Admitted, workers: true, tag: "Registry",
 		summary: "List agents",
 	}, s.listAgents)
 	handle(s, operation{
-		id: "getAgent", action: "agent.read", method: http.MethodGet, path: "/v1/agents/{id}", permission: policy.Admitted, tag: "Registry",
+		id: "getAgent", action: "agent.read", method: http.MethodGet, path: "/v1/agents/{id}", permission: policy.Admitted, workers: true, tag: "Registry",
 		summary: "Get an agent", errors: []int{http.StatusNotFound, http.StatusUnprocessableEntity},
 	}, s.getAgent)
 	handle(s, operation{

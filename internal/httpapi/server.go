@@ -28,6 +28,7 @@ type Bus interface {
 // Options are what New needs.
 type Options struct {
 	Tasks     Tasks
+	Workers   Workers
 	Registry  Registry
 	Bus       Bus
 	Access    Access
@@ -61,6 +62,7 @@ type Options struct {
 // Server serves the API.
 type Server struct {
 	tasks     Tasks
+	workers   Workers
 	registry  Registry
 	access    Access
 	identity  Identity
@@ -94,7 +96,7 @@ type Server struct {
 // New returns a server. Its streams live while Run runs.
 func New(o Options) (*Server, error) {
 	s := &Server{
-		tasks: o.Tasks, registry: o.Registry, access: o.Access, ready: o.Ready,
+		tasks: o.Tasks, workers: o.Workers, registry: o.Registry, access: o.Access, ready: o.Ready,
 		identity: o.Identity, policies: o.Policies, documents: o.Documents, config: o.Config, recorder: o.Recorder, audit: o.Audit, publicURL: o.PublicURL, limits: newLimits(o.Limits),
 		metrics: newMetrics(o.Metrics), log: o.Log, version: o.Version, mode: o.Mode,
 		started: time.Now(), router: chi.NewMux(), stopping: make(chan struct{}), writeTimeout: writeTimeout,
@@ -137,6 +139,8 @@ func New(o Options) (*Server, error) {
 	s.api.UseMiddleware(s.authorize)
 	s.registerTasks()
 	s.registerQuestions()
+	s.registerAsking()
+	s.registerWorkers()
 	s.registerStreams()
 	s.registerSessions()
 	s.registerMemory()

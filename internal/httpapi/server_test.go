@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
@@ -113,7 +114,7 @@ func newRigWith(t testing.TB, o options) *rig {
 	})
 	r.http, err = httpapi.New(httpapi.Options{
 		Identity: r.identity, Policies: agents, Documents: agents, Recorder: decisions, Audit: decisions, PublicURL: r.url,
-		Tasks: r.tasks, Registry: agents, Bus: o.bus, Access: o.access, Hosts: []string{}, Ready: o.ready,
+		Tasks: r.tasks, Workers: r.tasks, Registry: agents, Bus: o.bus, Access: o.access, Hosts: []string{}, Ready: o.ready,
 		Metrics: prometheus.NewRegistry(), Log: log, Version: "1.2.3", Mode: "local-only",
 		Config: api.RuntimeConfig{Mode: "local-only", DefaultRoles: []string{"developer"}, PublicURL: r.url},
 	})
@@ -510,17 +511,26 @@ func TestAgentsCanBeDefinedHiddenAndDeleted(t *testing.T) {
 	}
 }
 
+// work makes a worker of the server's own known.
+func (r *rig) work(id string) {
+	r.t.Helper()
+	if err := r.tasks.RegisterWorker(r.t.Context(), task.InProcess, task.NewWorker{ID: id, Instance: uuid.New(), Capacity: 10}); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
 func TestInvokeAnswersWithTheFinishedTask(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
+	r.work("w")
 	go func() {
-		leases, err := r.tasks.Claim(context.Background(), "w", nil, 1, maxTestWait)
+		leases, _, err := r.tasks.Claim(context.Background(), task.InProcess, "w", 1, maxTestWait)
 		if err != nil || len(leases) != 1 {
 			t.Errorf("claim: %v %v", leases, err)
 			return
 		}
 		for _, rep := range []task.Report{{Status: task.Running}, {Status: task.Completed, Output: &leases[0].AgentID}} {
-			if err := r.tasks.Report(context.Background(), leases[0].ID, leases[0].LeaseToken, rep); err != nil {
+			if err := r.tasks.Report(context.Background(), task.InProcess, leases[0].ID, leases[0].LeaseToken, rep); err != nil {
 				t.Error(err)
 			}
 		}

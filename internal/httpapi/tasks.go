@@ -89,9 +89,9 @@ func (s *Server) registerTasks() {
 		summary: "Get a task", errors: []int{http.StatusNotFound, http.StatusUnprocessableEntity},
 	}, s.getTask)
 	handle(s, operation{
-		id: "updateTask", action: "task.update", method: http.MethodPatch, path: "/v1/tasks/{id}", permission: policy.TaskSubmit, tag: "Tasks",
-		summary: "Report on a manual task", errors: []int{http.StatusNotFound, http.StatusConflict, http.StatusUnprocessableEntity, http.StatusTooManyRequests},
-		detail: "Only for tasks with dispatch manual, by whoever submitted them. A step that the status machine does not have is answered with 409 invalid-transition.",
+		id: "updateTask", action: "task.update", method: http.MethodPatch, path: "/v1/tasks/{id}", permission: policy.TaskSubmit, workers: true, tag: "Tasks",
+		summary: "Report on a manual or a leased task", errors: []int{http.StatusNotFound, http.StatusConflict, http.StatusUnprocessableEntity, http.StatusTooManyRequests},
+		detail: "For tasks with dispatch manual, by whoever submitted them; with Lease-Token, for a task that a worker holds. A step that the status machine does not have is answered with 409 invalid-transition.",
 	}, s.updateTask)
 	handle(s, operation{
 		id: "cancelTask", action: "task.cancel", method: http.MethodPost, path: "/v1/tasks/{id}/cancel", permission: policy.TaskCancel, tag: "Tasks",
@@ -211,14 +211,20 @@ func (s *Server) getTask(ctx context.Context, c policy.Caller, in *IDInput) (*ta
 
 func (s *Server) updateTask(ctx context.Context, c policy.Caller, in *struct {
 	IDInput
+	LeaseInput
 	Body api.TaskPatch
 }) (*taskOutput, error) {
 	id, err := parseID(in.ID, "path.id")
 	if err != nil {
 		return nil, err
 	}
+	lease, err := in.token()
+	if err != nil {
+		return nil, err
+	}
 	p := in.Body
 	t, err := s.tasks.Update(ctx, c, id, task.Patch{
+		Lease:  lease,
 		Status: task.Status(deref(p.Status)), WaitingReason: task.WaitingReason(p.WaitingReason), Progress: p.Progress,
 		Output: p.Output, Error: p.Error, Message: p.Message, Data: p.Data,
 	})

@@ -1,6 +1,8 @@
 package httpapi
 
 import (
+	"fmt"
+
 	"github.com/google/uuid"
 
 	"github.com/coderclaw/runtime/api"
@@ -14,7 +16,7 @@ func WireTask(t task.Task) api.Task {
 		ID: t.ID.String(), Status: api.TaskStatus(t.Status), Description: t.Description, Input: t.Input,
 		AgentID: t.AgentID, SkillID: t.SkillID, Model: t.Model, Thinking: api.Thinking(t.Thinking),
 		SessionID: t.SessionID, ProjectID: t.ProjectID, UserID: t.UserID, DependsOn: uuidStrings(t.DependsOn),
-		Dispatch: api.Dispatch(t.Dispatch), Priority: t.Priority, Labels: t.Labels, Metadata: t.Metadata,
+		Dispatch: api.Dispatch(t.Dispatch), Priority: t.Priority, Labels: t.Labels, Requires: t.Requires, Metadata: t.Metadata,
 		Progress: t.Progress, Output: t.Output, Error: t.Error, WaitingReason: api.WaitingReason(t.WaitingReason),
 		Attempt: t.Attempt, MaxAttempts: t.MaxAttempts, TimeoutSeconds: t.TimeoutSeconds,
 		CreatedAt: t.CreatedAt.UTC(), UpdatedAt: t.UpdatedAt.UTC(),
@@ -60,7 +62,7 @@ func newTask(n api.NewTask, at string) (task.New, error) {
 		Model: n.Model, Thinking: string(n.Thinking), SessionID: n.SessionID, ProjectID: n.ProjectID,
 		ParentTaskID: parent, DependsOn: dependsOn, Dispatch: task.Dispatch(n.Dispatch), Priority: n.Priority,
 		RunAfter: n.RunAfter, TimeoutSeconds: n.TimeoutSeconds, MaxAttempts: n.MaxAttempts,
-		Labels: n.Labels, Metadata: n.Metadata,
+		Labels: n.Labels, Requires: n.Requires, Metadata: n.Metadata,
 	}, err
 }
 
@@ -90,6 +92,18 @@ func parseID(s, path string) (uuid.UUID, error) {
 		return uuid.Nil, fault.InvalidFields([]fault.Field{{Path: path, Message: "must be a UUID"}})
 	}
 	return id, nil
+}
+
+// parseIDs is parseID for a list.
+func parseIDs(list []string, path string) ([]uuid.UUID, error) {
+	ids := make([]uuid.UUID, len(list))
+	for i, text := range list {
+		var err error
+		if ids[i], err = parseID(text, fmt.Sprintf("%s[%d]", path, i)); err != nil {
+			return nil, err
+		}
+	}
+	return ids, nil
 }
 
 // texts turns names into names of another kind.

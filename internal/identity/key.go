@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/coderclaw/runtime/internal/audit"
+	"github.com/coderclaw/runtime/internal/fault"
 	"github.com/coderclaw/runtime/internal/identity/token"
 	"github.com/coderclaw/runtime/internal/policy"
 	"github.com/coderclaw/runtime/internal/postgres"
@@ -20,6 +21,9 @@ const (
 	// MaxKeyLife is how long an API key may be good for.
 	MaxKeyLife = 366 * 24 * time.Hour
 	keyPrefix  = "ccl_"
+	// What a worker's key may be confined to.
+	maxWorkerLabels = 64
+	maxWorkerIDs    = 1000
 )
 
 // Key is an API key, without its secret.
@@ -31,6 +35,7 @@ type Key struct {
 	ProjectID  string              // the one that it is confined to
 	Roles      []policy.Role       // never more than the user has at the time
 	Scopes     []policy.Permission // nil: all that the roles grant
+	Worker     *policy.WorkerScope // of a worker's key, which has no roles; nil: it is none
 	CreatedBy  string
 	CreatedAt  time.Time
 	ExpiresAt  time.Time
@@ -39,7 +44,7 @@ type Key struct {
 	RevokedBy  string
 }
 
-const keyColumns = `id, name, coalesce(user_id, '') AS user_id, project_id, roles, scopes, created_by, created_at, expires_at,
+const keyColumns = `id, name, coalesce(user_id, '') AS user_id, project_id, roles, scopes, worker, created_by, created_at, expires_at,
 	last_used_at, revoked_at, revoked_by`
 
 func toKey(row pgx.CollectableRow) (Key, error) {
@@ -57,6 +62,8 @@ type NewKey struct {
 	ProjectID string              // "": that of the caller
 	Roles     []policy.Role       // nil: those of the caller
 	Scopes    []policy.Permission // nil: those of the caller
+	// Worker makes it the key of workers, with no right but to serve tasks.
+	Worker    *policy.WorkerScope
 	ExpiresAt time.Time
 }
 
@@ -65,11 +72,12 @@ type NewKey struct {
 // workflow can make another.
 //
 // Faults: Forbidden, also for a service unless the caller administers the
-// server or its project; Invalid.
+// server or its project, and for a worker unless it administers the server;
+// Invalid.
 func (s *Service) CreateKey(ctx context.Context, c policy.Caller, n NewKey) (Key, string, error) {
 	k := Key{
 		ID: uuid.Must(uuid.NewV7()).String(), Name: n.Name, UserID: c.UserID, ProjectID: n.ProjectID, Roles: n.Roles, Scopes: n.Scopes,
-		CreatedBy: c.UserID, CreatedAt: s.now().UTC(), ExpiresAt: n.ExpiresAt.UTC().Truncate(time.Microsecond),
+		Worker: n.Worker, CreatedBy: c.UserID, CreatedAt: s.now().UTC(), ExpiresAt: n.ExpiresAt.UTC().Truncate(time.Microsecond),
 	}
 	a := act{"key.create", "key", k.ID}
 	d, err := s.mayCreateKey(ctx, c, n)
@@ -79,8 +87,14 @@ func (s *Service) CreateKey(ctx context.Context, c policy.Caller, n NewKey) (Key
 	if !d.Allowed {
 		return Key{}, "", s.refuse(ctx, c, a, &denial{decision: d})
 	}
-	if n.Service {
+	if n.Service || n.Worker != nil {
 		k.UserID = ""
+	}
+	if n.Worker != nil {
+		if n.Roles != nil || n.Scopes != nil || n.ProjectID != "" {
+			return Key{}, "", fault.InvalidFields([]fault.Field{{Path: "body.worker", Message: "goes without roles, scopes and projectId"}})
+		}
+		k.Roles, k.Scopes = []policy.Role{}, []policy.Permission{}
 	}
 	if k.ProjectID == "" {
 		k.ProjectID = c.ProjectID
@@ -100,12 +114,12 @@ func (s *Service) CreateKey(ctx context.Context, c policy.Caller, n NewKey) (Key
 	}
 	plain, hash := token.NewAPIKey(k.ID)
 	err = s.change(ctx, c, a, k.within(p, c, d), func(tx pgx.Tx, e *audit.Entry) error {
-		e.Details = detail(map[string]any{"name": k.Name, "userId": k.UserID, "roles": k.Roles, "scopes": k.Scopes, "projectId": k.ProjectID, "expiresAt": k.ExpiresAt})
+		e.Details = detail(map[string]any{"name": k.Name, "userId": k.UserID, "roles": k.Roles, "scopes": k.Scopes, "projectId": k.ProjectID, "worker": k.Worker, "expiresAt": k.ExpiresAt})
 		_, err := tx.Exec(ctx, `
-			INSERT INTO api_keys (id, secret_hash, name, user_id, project_id, roles, scopes, created_by, created_at, expires_at)
-			VALUES (@id, @hash, @name, nullif(@user, ''), @project, @roles, @scopes, @by, @now, @expires)`,
+			INSERT INTO api_keys (id, secret_hash, name, user_id, project_id, roles, scopes, worker, created_by, created_at, expires_at)
+			VALUES (@id, @hash, @name, nullif(@user, ''), @project, @roles, @scopes, @worker, @by, @now, @expires)`,
 			pgx.NamedArgs{"id": k.ID, "hash": hash, "name": k.Name, "user": k.UserID, "project": k.ProjectID, "roles": k.Roles,
-				"scopes": k.Scopes, "by": k.CreatedBy, "now": k.CreatedAt, "expires": k.ExpiresAt})
+				"scopes": k.Scopes, "worker": k.Worker, "by": k.CreatedBy, "now": k.CreatedAt, "expires": k.ExpiresAt})
 		if postgres.Violates(err, "api_keys_user_fkey") {
 			return deny(policy.LayerSession, "%s has no account that a key could act for", c.UserID)
 		}
@@ -134,7 +148,7 @@ func (s *Service) mayCreateKey(ctx context.Context, c policy.Caller, n NewKey) (
 			return policy.Decision{Layer: policy.LayerSession, Reason: "a key is made by people, not by a key or a workflow"}, nil
 		}
 	}
-	if n.Service {
+	if n.Service || n.Worker != nil {
 		return s.administers(ctx, c, n.ProjectID)
 	}
 	return s.decide(ctx, c, policy.Request{Permission: policy.Admitted, Action: "key.create"})
@@ -151,7 +165,25 @@ func (k Key) check(p *policy.Policy) error {
 			f.bad(fmt.Sprintf("roles[%d]", i), "%.40q is not a role", r)
 		}
 	}
-	if len(k.Roles) == 0 {
+	if w := k.Worker; w != nil {
+		for path, ids := range map[string][]string{"worker.projects": w.Projects, "worker.agents": w.Agents} {
+			if len(ids) > maxWorkerIDs {
+				f.bad(path, "must name at most %d", maxWorkerIDs)
+			}
+			for i, id := range ids {
+				if id != "" || path == "worker.agents" { // tasks without a project are one
+					f.id(fmt.Sprintf("%s[%d]", path, i), id)
+				}
+			}
+		}
+		if len(w.Labels) > maxWorkerLabels {
+			f.bad("worker.labels", "must hold at most %d labels", maxWorkerLabels)
+		}
+		for name, value := range w.Labels {
+			f.text("worker.labels", name, maxNameBytes, true)
+			f.text("worker.labels", value, maxNameBytes, false)
+		}
+	} else if len(k.Roles) == 0 {
 		f.bad("roles", "there must be one")
 	}
 	for i, scope := range k.Scopes {

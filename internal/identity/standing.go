@@ -56,6 +56,7 @@ type standingRow struct {
 	BoundRoles    []policy.Role
 	Bound         bool
 	Trust         *string
+	Worker        *policy.WorkerScope
 	Local         bool
 	Ended         string
 }
@@ -72,7 +73,7 @@ const standingSQL = `
 		CASE WHEN users_own THEN ARRAY(
 			SELECT jsonb_array_elements_text(u.roles -> project) FROM unnest(ARRAY['', s.project_id]) project
 		) ELSE s.given_roles END AS given_roles,
-		s.roles, s.scopes, b.roles AS bound_roles, b.bound, d.trust, s.local,
+		s.roles, s.scopes, b.roles AS bound_roles, b.bound, d.trust, k.worker, s.local,
 		CASE
 			WHEN s.revoked_at IS NOT NULL AND NOT ($2 AND s.revoked_by = s.user_id) THEN 'the session was revoked'
 			WHEN k.revoked_at IS NOT NULL THEN 'its key was revoked'
@@ -132,7 +133,7 @@ func (row standingRow) standing(id uuid.UUID, generation int64, defaults []polic
 	st := &standing{
 		id: id,
 		caller: policy.Caller{
-			UserID: row.UserID, SessionID: id.String(), Local: row.Local, ProjectID: row.ProjectID, Scopes: row.Scopes,
+			UserID: row.UserID, SessionID: id.String(), Local: row.Local, ProjectID: row.ProjectID, Scopes: row.Scopes, Worker: row.Worker,
 		},
 		held: union(row.BoundRoles, row.GivenRoles), method: row.Method,
 		thumbprint: row.KeyThumbprint, expiresAt: row.ExpiresAt.UTC(), generation: generation,

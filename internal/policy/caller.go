@@ -53,9 +53,20 @@ type Caller struct {
 	ProjectID string
 	// AllProjects lifts that confinement.
 	AllProjects bool
+	// Worker says that the caller is a worker, and what it may serve; nil: it is
+	// none.
+	Worker *WorkerScope
 	// RequestID and Address go into the audit log.
 	RequestID string
 	Address   string
+}
+
+// WorkerScope bounds the tasks that a worker may be given. What is nil bounds
+// nothing.
+type WorkerScope struct {
+	Projects []string          `json:"projects,omitempty"` // "" is that of tasks without a project
+	Agents   []string          `json:"agents,omitempty"`
+	Labels   map[string]string `json:"labels,omitempty"` // which a task must carry, all of them
 }
 
 // Sees reports whether something of that project, submitted by that user, is

@@ -35,7 +35,8 @@ type Request struct {
 // within a layer every document; what denies first is what the decision names.
 // Public operations are open to anyone and Authenticated ones to every known
 // principal, whatever the documents say, except where a session is opened.
-// Admitted ones need no permission, but all other layers' consent.
+// Admitted ones need no permission, but all other layers' consent. A worker may
+// work, whatever the documents demand of people.
 func (p *Policy) Decide(c Caller, r Request) Decision {
 	d := Decision{PolicyVersion: p.version}
 	switch {
@@ -50,6 +51,15 @@ func (p *Policy) Decide(c Caller, r Request) Decision {
 		return d
 	case p.closed != nil:
 		return *p.closed
+	case c.Worker != nil && (r.Permission == Work || r.Opening):
+		p.workerDenies(&d, &c)
+		return d
+	case r.Permission == Work:
+		r.Permission = AdminAll
+		if !c.AllProjects {
+			d.deny(LayerPermission, "", "%s is neither a worker nor administers everything", c.UserID)
+			return d
+		}
 	}
 	trust := p.trust(&c)
 	_ = p.deviceDenies(&d, &c, &r, trust) ||
@@ -62,6 +72,18 @@ func (p *Policy) Decide(c Caller, r Request) Decision {
 		p.customDenies(&d, &c, &r, trust)
 	d.Approval = d.Allowed && p.needsApproval(&r)
 	return d
+}
+
+// workerDenies decides about a worker. It is no person: of what documents say
+// of people, only that somebody is denied concerns it.
+func (p *Policy) workerDenies(d *Decision, c *Caller) bool {
+	for i := range p.documents {
+		if doc := &p.documents[i]; doc.deniedUsers[c.UserID] {
+			return d.deny(LayerProject, doc.rule("deniedUsers[%s]", c.UserID), "%s is denied", c.UserID)
+		}
+	}
+	d.Allowed, d.Layer, d.Reason = true, LayerSession, "a worker's credential"
+	return false
 }
 
 // deny makes d a denial. It returns true, so that a layer can return its call.

@@ -41,6 +41,9 @@ const (
 	// Admitted operations are open to every principal that the documents let
 	// in, whatever its roles grant.
 	Admitted Permission = "admitted"
+	// Work is to claim tasks and report on them: for the credentials of workers,
+	// and for whoever administers everything.
+	Work Permission = "work"
 )
 
 // Permissions lists what roles can grant, in the order of the documentation.

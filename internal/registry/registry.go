@@ -36,6 +36,7 @@ import (
 type Registry struct {
 	pool      *pgxpool.Pool
 	runnable  func(Agent) error
+	served    func(context.Context) ([]string, error)
 	base      map[string]Agent // built in, or from the file
 	options   policy.Options
 	workspace string
@@ -75,6 +76,9 @@ type Options struct {
 	// otherwise an error whose text says what to configure. It is called
 	// whenever the agents are read anew and must be quick.
 	Runnable func(Agent) error
+	// Served, if not nil, returns the ids of the agents that something elsewhere
+	// can run.
+	Served func(context.Context) ([]string, error)
 	// EnforceTrust is security.enforceTrust of runtime.yaml, DefaultRoles its
 	// security.defaultRoles.
 	EnforceTrust bool
@@ -98,8 +102,11 @@ func New(pool *pgxpool.Pool, o Options) *Registry {
 	if o.Bus == nil {
 		o.Bus = &stream.Memory{}
 	}
+	if o.Served == nil {
+		o.Served = func(context.Context) ([]string, error) { return nil, nil }
+	}
 	r := &Registry{
-		pool: pool, runnable: o.Runnable, base: base, recorder: o.Recorder, bus: o.Bus, workspace: o.Workspace,
+		pool: pool, runnable: o.Runnable, served: o.Served, base: base, recorder: o.Recorder, bus: o.Bus, workspace: o.Workspace,
 		options: policy.Options{EnforceTrust: o.EnforceTrust, DefaultRoles: o.DefaultRoles},
 		now:     time.Now, patience: loadTimeout,
 		read: kept[parsed]{}, ready: kept[compiled]{},
@@ -111,7 +118,7 @@ func New(pool *pgxpool.Pool, o Options) *Registry {
 // hear makes the next reader look again when others have changed something. The
 // end of a single session changes nothing that is known here.
 func (r *Registry) hear(s stream.Signal) {
-	if s.Topic == stream.Resync || s.Topic == stream.AccessChanged && s.ID == "" {
+	if s.Topic == stream.Resync || s.Topic == stream.WorkersChanged || s.Topic == stream.AccessChanged && s.ID == "" {
 		r.forget()
 	}
 }

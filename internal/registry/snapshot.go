@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"slices"
 	"strconv"
 	"time"
 
@@ -33,6 +34,7 @@ type snapshot struct {
 	// versions are those of the policy documents in force, by project; the
 	// organisation's stands under "".
 	versions map[string]int64
+	served   []string // agents that something elsewhere can run
 	// workspace is the policy in the workspace; nil: there is none.
 	workspace *workspace
 	taken     time.Time
@@ -120,8 +122,11 @@ func (r *Registry) load(ctx context.Context, writes uint64) (*snapshot, error) {
 	if s.workspace, err = r.readWorkspace(ctx, was, s.versions[""]); err != nil {
 		return nil, err
 	}
+	if s.served, err = r.served(ctx); err != nil {
+		return nil, err
+	}
 	for id, a := range agents {
-		agents[id] = r.judged(a)
+		agents[id] = r.judged(a, s.served)
 	}
 	for id, sk := range skills {
 		s.needs[id] = permissions(sk)
@@ -196,11 +201,11 @@ func (r *Registry) forget() {
 }
 
 // judged returns a with its availability filled in.
-func (r *Registry) judged(a Agent) Agent {
+func (r *Registry) judged(a Agent, served []string) Agent {
 	if a.Unavailable != "" {
 		return a
 	}
-	if err := r.runnable(a); err != nil {
+	if err := r.runnable(a); err != nil && !slices.Contains(served, a.ID) {
 		a.Unavailable = err.Error()
 		return a
 	}

@@ -44,7 +44,7 @@ func (r *Registry) PutAgent(ctx context.Context, c policy.Caller, a Agent) (put 
 		return Agent{}, false, err
 	}
 	_, hides := r.base[a.ID]
-	return r.judged(a), inserted && !hides, nil
+	return r.judged(a, s.served), inserted && !hides, nil
 }
 
 // DeleteAgent removes what the API defined under that id; a built-in agent or

@@ -22,6 +22,8 @@ const (
 	WorkReady Topic = "work"
 	// LeaseLost: the worker with the signal's ID holds a lease less.
 	LeaseLost Topic = "lease"
+	// WorkersChanged: workers have come or gone, or can run something else. No ID.
+	WorkersChanged Topic = "workers"
 	// AccessChanged: what callers may do has changed: a session, a user, a
 	// device, a role binding, a key or a policy. The ID is a session's, or empty
 	// for any of it.

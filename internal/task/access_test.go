@@ -202,7 +202,7 @@ func TestDecisionsStandInTheTransactionOfTheirEffect(t *testing.T) {
 	}
 	want := []string{
 		"task.submit allowed ann shop first", "task.update allowed ann shop first", "task.cancel allowed ann shop first",
-		"task.submit allowed ann  second", "task.claim allowed worker:w1  second",
+		"task.submit allowed ann  second", "task.claim allowed server  second",
 	}
 	if g, w := asJSON(got), asJSON(want); g != w {
 		t.Errorf("audited:\n%s\nwant:\n%s", g, w)
@@ -230,6 +230,7 @@ func TestWhatCannotBeAuditedDoesNotHappen(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = owner.Close(context.WithoutCancel(t.Context())) })
+	r.register(t, task.NewWorker{ID: "w1"})
 	if _, err := owner.Exec(t.Context(), `REVOKE INSERT ON audit_entries FROM coderclaw_app`); err != nil {
 		t.Fatal(err)
 	}
@@ -237,7 +238,7 @@ func TestWhatCannotBeAuditedDoesNotHappen(t *testing.T) {
 	_, batchErr := r.SubmitBatch(t.Context(), ann, []task.New{{Description: "one"}, {Description: "two"}}, "")
 	_, updateErr := r.Update(t.Context(), ann, before.ID, task.Patch{Status: task.Planning})
 	_, cancelErr := r.Cancel(t.Context(), ann, before.ID)
-	_, claimErr := r.Claim(t.Context(), "w1", nil, 5, 0)
+	_, _, claimErr := r.Claim(t.Context(), task.InProcess, "w1", 5, 0)
 	for what, err := range map[string]error{
 		"submit": submitErr, "submit a batch": batchErr, "update": updateErr, "cancel": cancelErr, "claim": claimErr,
 	} {

@@ -18,8 +18,10 @@ import (
 	"github.com/coderclaw/runtime/internal/stream"
 )
 
-// Patch is a change of a manual task. What is zero or nil stays as it is.
+// Patch is a change of a manual or a leased task. What is zero or nil stays as
+// it is.
 type Patch struct {
+	Lease         *uuid.UUID // by whose right; nil: the submitter's
 	Status        Status
 	WaitingReason WaitingReason // with Waiting; default ForInput
 	Progress      *int          // clamped to 0-100
@@ -56,7 +58,7 @@ type ReportEvent struct {
 type change struct {
 	id            uuid.UUID
 	lease         *uuid.UUID    // by which worker's right; nil: the caller's
-	caller        policy.Caller // with lease nil: who must have submitted it
+	caller        policy.Caller // whose the lease's worker must be; with lease nil: who must have submitted it
 	entries       []audit.Entry // kept if the change applies
 	status        Status        // "": as it is
 	waitingReason WaitingReason
@@ -76,18 +78,19 @@ func (ch *change) allowed() []Status {
 	return before(ch.status)
 }
 
-// Update changes a manual task on behalf of its submitter.
+// Update changes a manual task on behalf of its submitter or, by the right of a
+// lease, one that a worker of the caller's holds.
 //
 // It returns InvalidTransition for a step that the status machine does not
 // have (a terminal task has none), NotFound if c does not see the task,
-// Forbidden if it is not c's to drive, and Conflict while tasks that it depends
-// on are open.
+// Forbidden if it is not c's to drive, LeaseLost if the lease is held no more,
+// and Conflict while tasks that it depends on are open.
 func (s *Service) Update(ctx context.Context, c policy.Caller, id uuid.UUID, p Patch) (Task, error) {
 	if err := p.check(); err != nil {
 		return Task{}, err
 	}
 	ch := change{
-		id: id, caller: c,
+		id: id, lease: p.Lease, caller: c,
 		status: p.Status, waitingReason: p.WaitingReason,
 		progress: clamped(p.Progress), output: p.Output, errorText: p.Error,
 	}
@@ -111,15 +114,19 @@ func (s *Service) Update(ctx context.Context, c policy.Caller, id uuid.UUID, p P
 	}
 	ch.events = []ReportEvent{ev}
 	d := policy.Decision{Allowed: true, Layer: policy.LayerPermission, Reason: "submitted by the caller"}
+	if p.Lease != nil {
+		d.Reason = "leased to a worker of the caller's"
+	}
 	ch.entries = []audit.Entry{audit.NewEntry(c, actionUpdate, resourceType, id.String(), d)}
 	return s.apply(ctx, ch)
 }
 
 // Report records what a worker says under a lease. It returns LeaseLost, and
-// changes nothing, if the lease is held no more.
-func (s *Service) Report(ctx context.Context, id, lease uuid.UUID, r Report) error {
+// changes nothing, if the lease is held no more, or by another principal's
+// worker.
+func (s *Service) Report(ctx context.Context, c policy.Caller, id, lease uuid.UUID, r Report) error {
 	ch := change{
-		id: id, lease: &lease, status: r.Status, progress: clamped(r.Progress), output: r.Output,
+		id: id, lease: &lease, caller: c, status: r.Status, progress: clamped(r.Progress), output: r.Output,
 		retryable: r.Retryable, release: r.Release, events: slices.Clone(r.Events),
 	}
 	switch {
@@ -219,7 +226,7 @@ var changeSQL = `
 WITH before AS (
 	SELECT $1::uuid AS id, $2::uuid AS lease, $3::text AS user_id, $18::text AS project_id, $19::boolean AS all_projects, $4::text[] AS allowed, $5::text AS status,
 		$6::text AS waiting_reason, $7::int AS progress, $8::text AS output, $9::text AS error,
-		$10::boolean AS retryable, $11::boolean AS release, $12::int AS events
+		$10::boolean AS retryable, $11::boolean AS release, $12::int AS events, $20::boolean AS any_worker
 ), changed AS (
 	UPDATE tasks t SET
 		status = CASE
@@ -249,7 +256,7 @@ WITH before AS (
 	WHERE t.id = b.id
 		AND CASE WHEN b.lease IS NULL
 			THEN t.dispatch = 'manual' AND t.user_id = b.user_id AND (b.all_projects OR t.project_id = b.project_id)
-			ELSE t.lease_token = b.lease END
+			ELSE t.lease_token = b.lease AND (b.any_worker OR EXISTS (SELECT FROM workers w WHERE w.id = t.worker_id AND w.owner = b.user_id)) END
 		AND t.status = ANY (b.allowed)
 		AND (t.blocked_by = 0 OR b.status NOT IN ('planning', 'running', 'completed'))
 		AND (b.status <> '' OR t.last_seq + b.events <= $17)
@@ -260,7 +267,7 @@ WITH before AS (
 		CASE WHEN e.type = 'status' OR $5 = '' THEN c.status ELSE c.was END, e.message, e.progress, e.data::json
 	FROM changed c, unnest($13::text[], $14::text[], $15::int[], $16::text[]) WITH ORDINALITY AS e (type, message, progress, data, place)
 ), audited AS (
-	` + audit.InsertSQL(20, `JOIN changed c ON true`, map[string]string{"project_id": "c.project_id"}) + `
+	` + audit.InsertSQL(21, `JOIN changed c ON true`, map[string]string{"project_id": "c.project_id"}) + `
 )
 SELECT ` + columns + ` FROM changed t`
 
@@ -287,7 +294,7 @@ func (s *Service) apply(ctx context.Context, ch change) (Task, error) {
 		batch.Queue(changeSQL, append([]any{
 			ch.id, ch.lease, ch.caller.UserID, ch.allowed(), ch.status,
 			ch.waitingReason, ch.progress, ch.output, ch.errorText, ch.retryable, ch.release, n,
-			types, messages, progress, data, MaxEvents, ch.caller.ProjectID, ch.caller.AllProjects,
+			types, messages, progress, data, MaxEvents, ch.caller.ProjectID, ch.caller.AllProjects, ownerOf(ch.caller) == "",
 		}, audit.Args(ch.entries...)...)...).Query(func(rows pgx.Rows) (err error) {
 			t, err = pgx.CollectExactlyOneRow(rows, toTask)
 			return err
@@ -347,7 +354,8 @@ func (s *Service) explain(ctx context.Context, ch change) error {
 	var userID, projectID string
 	var lease *uuid.UUID
 	var blockedBy int
-	err := s.pool.QueryRow(ctx, `SELECT status, dispatch, user_id, project_id, lease_token, blocked_by FROM tasks WHERE id = $1`, ch.id).
+	err := s.pool.QueryRow(ctx, `SELECT status, dispatch, user_id, project_id,
+		CASE WHEN $2 IN ('', (SELECT owner FROM workers w WHERE w.id = worker_id)) THEN lease_token END, blocked_by FROM tasks WHERE id = $1`, ch.id, ownerOf(ch.caller)).
 		Scan(&st, &dispatch, &userID, &projectID, &lease, &blockedBy)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows), err == nil && ch.lease == nil && !ch.caller.Sees(projectID, userID):

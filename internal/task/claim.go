@@ -28,9 +28,15 @@ type Lease struct {
 const maxLeasesLost = 5
 
 var claimSQL = `
-WITH picked AS MATERIALIZED (
+WITH worker AS MATERIALIZED (
+	SELECT * FROM workers WHERE id = $1 AND owner = $2 AND NOT draining
+), picked AS MATERIALIZED (
 	SELECT id, updated_at, run_after FROM tasks
-	WHERE claimable AND ($2::text[] IS NULL OR agent_id = ANY ($2))
+	WHERE claimable AND EXISTS (SELECT FROM worker)
+		AND ((SELECT agents FROM worker) IS NULL OR agent_id = ANY ((SELECT agents FROM worker)::text[]))
+		AND ((SELECT only_agents FROM worker) IS NULL OR agent_id = ANY ((SELECT only_agents FROM worker)::text[]))
+		AND ((SELECT projects FROM worker) IS NULL OR project_id = ANY ((SELECT projects FROM worker)::text[]))
+		AND requires <@ (SELECT labels FROM worker) AND labels @> (SELECT only_labels FROM worker)
 	ORDER BY priority DESC, id LIMIT $3
 	FOR UPDATE SKIP LOCKED
 ), claimed AS (
@@ -53,10 +59,13 @@ WITH picked AS MATERIALIZED (
 SELECT ` + columns + `, t.lease_token, t.lease_expires_at, t.waited FROM claimed t ORDER BY t.priority DESC, t.id`
 
 // Claim leases up to max tasks to the worker, highest priority first, then
-// oldest. Two workers never get the same task. agents names those that the
-// worker can run; nil means any. If there is no work it waits for some, at most
-// wait; no lease is not an error.
-func (s *Service) Claim(ctx context.Context, workerID string, agents []string, max int, wait time.Duration) ([]Lease, error) {
+// oldest, of those that it has registered for and that its credential lets it
+// serve. Two workers never get the same task. If there is no work it waits for
+// some, at most wait; no lease is not an error. draining says that there will be
+// none: the worker is to finish and stop.
+//
+// It returns NotFound if c has registered no such worker.
+func (s *Service) Claim(ctx context.Context, c policy.Caller, workerID string, max int, wait time.Duration) (leases []Lease, draining bool, err error) {
 	ready := make(chan struct{}, 1)
 	s.mu.Lock()
 	s.work[ready] = struct{}{} // before the first look, so that nothing is missed in between
@@ -69,45 +78,53 @@ func (s *Service) Claim(ctx context.Context, workerID string, agents []string, m
 	timeout := time.NewTimer(wait)
 	defer timeout.Stop()
 	for {
-		leases, err := s.claim(ctx, workerID, agents, max)
-		if err != nil || len(leases) > 0 {
-			return leases, err
+		leases, draining, err = s.claim(ctx, c, workerID, max)
+		if err != nil || draining || len(leases) > 0 {
+			return leases, draining, err
 		}
 		select {
 		case <-ready:
 		case <-timeout.C:
-			return nil, nil
+			return nil, false, nil
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return nil, false, ctx.Err()
 		}
 	}
 }
 
-func (s *Service) claim(ctx context.Context, workerID string, agents []string, max int) ([]Lease, error) {
-	worker := policy.Caller{UserID: "worker:" + workerID}
+func (s *Service) claim(ctx context.Context, c policy.Caller, workerID string, max int) (leases []Lease, draining bool, err error) {
+	if ctx.Err() != nil {
+		return nil, false, ctx.Err()
+	}
+	// Whoever asked may leave meanwhile; what is leased is to be heard of all the
+	// same, and given back.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushTimeout)
+	defer cancel()
 	entries := make([]audit.Entry, max) // of which as many are kept as tasks are found
 	for i := range entries {
-		entries[i] = audit.NewEntry(worker, actionClaim, resourceType, "", policy.Decision{Allowed: true, Reason: "offered to any worker"})
+		entries[i] = audit.NewEntry(c, actionClaim, resourceType, "", policy.Decision{Allowed: true, Reason: "offered to worker " + workerID})
 	}
-	rows, err := s.pool.Query(ctx, claimSQL, append([]any{workerID, agents, max, s.lease}, audit.Args(entries...)...)...)
-	if err != nil {
-		return nil, postgres.Fault(audit.Fault(fmt.Errorf("claim: %w", err)))
-	}
-	leases, err := pgx.CollectRows(rows, pgx.RowToStructByName[Lease])
-	if err != nil {
-		return nil, postgres.Fault(audit.Fault(fmt.Errorf("claim: %w", err)))
+	b := &pgx.Batch{}
+	queuePresent(b, c, workerID, &draining)
+	b.Queue(claimSQL, append([]any{workerID, c.UserID, max, s.lease}, audit.Args(entries...)...)...).Query(func(rows pgx.Rows) (err error) {
+		leases, err = pgx.CollectRows(rows, pgx.RowToStructByName[Lease])
+		return err
+	})
+	if err := s.pool.SendBatch(ctx, b).Close(); err != nil {
+		return nil, false, postgres.Fault(audit.Fault(fmt.Errorf("claim: %w", err)))
 	}
 	signals := make([]stream.Signal, len(leases))
 	for i, l := range leases {
+		s.claimed(l.Waited)
 		signals[i] = stream.Signal{Topic: stream.TaskChanged, ID: l.ID.String()}
 	}
 	s.bus.Publish(signals...)
-	return s.stillAllowed(ctx, leases), nil
+	return s.stillAllowed(ctx, c, leases), draining, nil
 }
 
 // stillAllowed ends the claimed tasks whose submitters may not have them done
 // any more, and returns the others.
-func (s *Service) stillAllowed(ctx context.Context, leases []Lease) []Lease {
+func (s *Service) stillAllowed(ctx context.Context, worker policy.Caller, leases []Lease) []Lease {
 	kept := leases[:0]
 	for _, l := range leases {
 		c, d, err := s.reconsider(ctx, l.Task)
@@ -115,13 +132,13 @@ func (s *Service) stillAllowed(ctx context.Context, leases []Lease) []Lease {
 		case err != nil:
 			// Undecided is not allowed; it is offered again.
 			s.log.WarnContext(ctx, "claimed task given back", "task", l.ID, "error", err)
-			err = s.Report(ctx, l.ID, l.LeaseToken, Report{Release: true, Message: "whether it may run could not be decided"})
+			err = s.Report(ctx, worker, l.ID, l.LeaseToken, Report{Release: true, Message: "whether it may run could not be decided"})
 		case d.Allowed:
 			kept = append(kept, l)
 			continue
 		default:
 			s.recorder.Record(ctx, audit.NewEntry(c, actionClaim, resourceType, l.ID.String(), d))
-			err = s.Report(ctx, l.ID, l.LeaseToken, Report{Status: Failed, Error: "not allowed any more: " + d.Reason})
+			err = s.Report(ctx, worker, l.ID, l.LeaseToken, Report{Status: Failed, Error: "not allowed any more: " + d.Reason})
 		}
 		if err != nil {
 			s.log.WarnContext(ctx, "claimed task left to its lease's end", "task", l.ID, "error", err)
@@ -131,8 +148,9 @@ func (s *Service) stillAllowed(ctx context.Context, leases []Lease) []Lease {
 }
 
 // Heartbeat renews the worker's leases and returns those that it holds no
-// more. If all are held it waits for that to change, at most wait.
-func (s *Service) Heartbeat(ctx context.Context, workerID string, leases []uuid.UUID, wait time.Duration) (lost []uuid.UUID, err error) {
+// more. If all are held it waits for that to change, at most wait. It returns
+// NotFound if c has registered no such worker.
+func (s *Service) Heartbeat(ctx context.Context, c policy.Caller, workerID string, leases []uuid.UUID, wait time.Duration) (lost []uuid.UUID, err error) {
 	changed := make(chan struct{}, 1)
 	s.mu.Lock()
 	s.leases[changed] = workerID
@@ -145,7 +163,7 @@ func (s *Service) Heartbeat(ctx context.Context, workerID string, leases []uuid.
 	timeout := time.NewTimer(wait)
 	defer timeout.Stop()
 	for {
-		lost, err = s.renew(ctx, workerID, leases)
+		lost, err = s.renew(ctx, c, workerID, leases)
 		if err != nil || len(lost) > 0 {
 			return lost, err
 		}
@@ -160,22 +178,21 @@ func (s *Service) Heartbeat(ctx context.Context, workerID string, leases []uuid.
 }
 
 // renew extends what is still held and returns the rest.
-func (s *Service) renew(ctx context.Context, workerID string, leases []uuid.UUID) (lost []uuid.UUID, err error) {
-	if len(leases) == 0 {
-		return nil, nil
-	}
-	rows, err := s.pool.Query(ctx, `
+func (s *Service) renew(ctx context.Context, c policy.Caller, workerID string, leases []uuid.UUID) (lost []uuid.UUID, err error) {
+	b := &pgx.Batch{}
+	queuePresent(b, c, workerID, new(bool))
+	b.Queue(`
 		WITH held AS (
 			UPDATE tasks SET lease_expires_at = clock_timestamp() + $3::interval
-			WHERE worker_id = $1 AND lease_token = ANY ($2)
+			WHERE worker_id = $1 AND lease_token = ANY ($2) AND EXISTS (SELECT FROM workers WHERE id = $1 AND owner = $4)
 			RETURNING lease_token
 		)
 		SELECT l FROM unnest($2::uuid[]) AS l WHERE l NOT IN (SELECT lease_token FROM held)`,
-		workerID, leases, s.lease)
-	if err != nil {
-		return nil, postgres.Fault(fmt.Errorf("renew leases: %w", err))
-	}
-	if lost, err = pgx.CollectRows(rows, pgx.RowTo[uuid.UUID]); err != nil {
+		workerID, leases, s.lease, c.UserID).Query(func(rows pgx.Rows) (err error) {
+		lost, err = pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+		return err
+	})
+	if err := s.pool.SendBatch(ctx, b).Close(); err != nil {
 		return nil, postgres.Fault(fmt.Errorf("renew leases: %w", err))
 	}
 	return lost, nil
@@ -208,12 +225,6 @@ var (
 	expireSQL  = fmt.Sprintf(loseLeasesSQL, "lease_expires_at < clock_timestamp()")
 	abandonSQL = fmt.Sprintf(loseLeasesSQL, "worker_id = $2")
 )
-
-// Register announces a worker that has just started and so holds no lease: what
-// a former process of the same id held is offered again at once.
-func (s *Service) Register(ctx context.Context, workerID string) error {
-	return s.loseLeases(ctx, abandonSQL, maxLeasesLost, workerID)
-}
 
 func (s *Service) loseLeases(ctx context.Context, sql string, args ...any) error {
 	type row struct {

@@ -2,7 +2,6 @@ package task
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/google/uuid"
@@ -10,6 +9,7 @@ import (
 
 	"github.com/coderclaw/runtime/internal/audit"
 	"github.com/coderclaw/runtime/internal/fault"
+	"github.com/coderclaw/runtime/internal/policy"
 	"github.com/coderclaw/runtime/internal/postgres"
 )
 
@@ -36,7 +36,7 @@ type SkillDecision struct {
 // the right of a lease. If it takes an approval it asks people for it, with the
 // id questionID; tool, which may be nil, is what they are shown. Faults are those
 // of Ask.
-func (s *Service) Authorize(ctx context.Context, id, lease uuid.UUID, skillID string, questionID uuid.UUID, tool *ToolCall) (SkillDecision, error) {
+func (s *Service) Authorize(ctx context.Context, w policy.Caller, id, lease uuid.UUID, skillID string, questionID uuid.UUID, tool *ToolCall) (SkillDecision, error) {
 	n := NewQuestion{
 		ID: questionID, Kind: Approval, Text: "May the agent use the skill " + skillID + "?", Tool: tool, SkillID: skillID, Risk: "high",
 	}
@@ -46,7 +46,7 @@ func (s *Service) Authorize(ctx context.Context, id, lease uuid.UUID, skillID st
 	if skillID == "" || !idForm.MatchString(skillID) {
 		return SkillDecision{}, fault.InvalidFields([]fault.Field{{Path: "path.skillId", Message: "must be the id of a skill"}})
 	}
-	t, err := s.leased(ctx, id, lease)
+	t, err := leased(ctx, s.pool, w, id, lease)
 	if err != nil {
 		return SkillDecision{}, err
 	}
@@ -65,27 +65,14 @@ func (s *Service) Authorize(ctx context.Context, id, lease uuid.UUID, skillID st
 		return SkillDecision{Verdict: SkillDenied, Reason: d.Err().Error()}, nil
 	}
 	if d.Approval {
-		q, err := s.Ask(ctx, id, lease, n)
+		q, err := s.Ask(ctx, w, id, lease, n)
 		return SkillDecision{Verdict: SkillApproval, Reason: "the skill " + skillID + " is dangerous: a person must approve its use", QuestionID: q.ID}, err
 	}
 	err = postgres.InTx(ctx, s.pool, func(tx pgx.Tx) error {
-		if _, err := lockLeased(ctx, tx, id, lease); err != nil {
+		if _, err := lockLeased(ctx, tx, w, id, lease); err != nil {
 			return err
 		}
 		return audit.Append(ctx, tx, entry)
 	})
 	return SkillDecision{Verdict: SkillAllowed, Reason: d.Reason}, err
-}
-
-// leased returns the task that a lease is held of, or LeaseLost.
-func (s *Service) leased(ctx context.Context, id, lease uuid.UUID) (Task, error) {
-	rows, err := s.pool.Query(ctx, `SELECT `+columns+` FROM tasks t WHERE t.id = $1 AND t.lease_token = $2`, id, lease)
-	if err != nil {
-		return Task{}, postgres.Fault(fmt.Errorf("read task %s: %w", id, err))
-	}
-	t, err := pgx.CollectExactlyOneRow(rows, toTask)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return t, leaseLost(id)
-	}
-	return t, postgres.Fault(err)
 }

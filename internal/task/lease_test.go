@@ -30,9 +30,10 @@ func TestClaimGivesEachTaskToOneWorker(t *testing.T) {
 	var wg sync.WaitGroup
 	for w := range 8 {
 		wg.Go(func() {
-			name := fmt.Sprint("worker ", w)
+			name := fmt.Sprint("worker-", w)
+			servers[w%2].register(t, task.NewWorker{ID: name})
 			for {
-				leases, err := servers[w%2].Claim(t.Context(), name, nil, 7, 0)
+				leases, _, err := servers[w%2].Claim(t.Context(), task.InProcess, name, 7, 0)
 				if err != nil {
 					t.Error(err)
 					return
@@ -74,7 +75,8 @@ func TestClaimTakesTheHighestPriorityThenTheOldest(t *testing.T) {
 		}
 	}
 	r.submit(t, task.New{AgentID: "special"})
-	if got, err := r.Claim(t.Context(), "w", []string{"other"}, 1, 0); err != nil || len(got) != 0 {
+	r.register(t, task.NewWorker{ID: "picky", Agents: []string{"other"}})
+	if got, _, err := r.Claim(t.Context(), task.InProcess, "picky", 1, 0); err != nil || len(got) != 0 {
 		t.Errorf("a worker got a task of an agent that it does not run: %v %v", got, err)
 	}
 }
@@ -83,8 +85,9 @@ func TestAWaitingClaimIsAnsweredWhenWorkAppears(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	got := make(chan []task.Lease)
+	r.register(t, task.NewWorker{ID: "w"})
 	go func() {
-		leases, err := r.Claim(context.Background(), "w", nil, 1, time.Minute)
+		leases, _, err := r.Claim(context.Background(), task.InProcess, "w", 1, time.Minute)
 		if err != nil {
 			t.Error(err)
 		}
@@ -106,7 +109,7 @@ func TestALeaseCarriesATaskToItsEnd(t *testing.T) {
 		{Events: []task.ReportEvent{{Type: task.LogEvent, Message: "one"}, {Type: task.ProgressEvent, Progress: new(30)}, {Type: task.OutputEvent, Message: "piece"}}},
 		{Events: []task.ReportEvent{{Type: task.LogEvent, Message: "last words"}}, Status: task.Completed, Output: new("whole")},
 	} {
-		if err := r.Report(t.Context(), id, lease.LeaseToken, rep); err != nil {
+		if err := r.report(t, lease, rep); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -121,7 +124,7 @@ func TestALeaseCarriesATaskToItsEnd(t *testing.T) {
 	if want := "status/pending status/planning status/running log/running progress/running output/running log/running status/completed "; story != want {
 		t.Errorf("history is  %s\nwant        %s", story, want)
 	}
-	wantFault(t, r.Report(t.Context(), id, lease.LeaseToken, task.Report{Status: task.Failed}), fault.LeaseLost)
+	wantFault(t, r.report(t, lease, task.Report{Status: task.Failed}), fault.LeaseLost)
 }
 
 func TestAStaleLeaseChangesNothing(t *testing.T) {
@@ -139,18 +142,18 @@ func TestAStaleLeaseChangesNothing(t *testing.T) {
 		"status": {Status: task.Completed}, "failure": {Status: task.Failed, Error: "x"}, "release": {Release: true},
 		"event": {Events: []task.ReportEvent{{Type: task.LogEvent, Message: "zombie"}}},
 	} {
-		if err := r.Report(t.Context(), id, old.LeaseToken, rep); fault.CodeOf(err) != fault.LeaseLost {
+		if err := r.report(t, old, rep); fault.CodeOf(err) != fault.LeaseLost {
 			t.Errorf("%s under a stale lease: %v", name, err)
 		}
 	}
 	if after := r.get(t, id); after.LastSeq != before.LastSeq || after.Status != before.Status {
 		t.Errorf("a stale lease changed the task from %+v to %+v", before, after)
 	}
-	lost, err := r.Heartbeat(t.Context(), "paused", []uuid.UUID{old.LeaseToken}, time.Minute)
+	lost, err := r.Heartbeat(t.Context(), task.InProcess, "paused", []uuid.UUID{old.LeaseToken}, time.Minute)
 	if err != nil || len(lost) != 1 || lost[0] != old.LeaseToken {
 		t.Errorf("the heartbeat said %v, %v", lost, err)
 	}
-	if err := r.Report(t.Context(), id, fresh[0].LeaseToken, task.Report{Status: task.Completed}); err != nil {
+	if err := r.report(t, fresh[0], task.Report{Status: task.Completed}); err != nil {
 		t.Errorf("the new owner cannot complete: %v", err)
 	}
 }
@@ -214,26 +217,25 @@ func TestAWorkerThatRegistersAgainHoldsNothingFromBefore(t *testing.T) {
 	other := r.submit(t, task.New{}).ID
 	r.claim(t, "w", 1)
 	r.claim(t, "v", 1)
-	if err := r.Register(t.Context(), "w"); err != nil {
-		t.Fatal(err)
-	}
+	r.register(t, task.NewWorker{ID: "w", Instance: uuid.New()})
 	if got := r.get(t, id); got.Status != task.Waiting || got.WaitingReason != task.ForWorker {
 		t.Errorf("task is %s %s", got.Status, got.WaitingReason)
 	}
 	if got := r.get(t, other); got.Status != task.Planning {
 		t.Errorf("another worker's task is %s", got.Status)
 	}
-	if got := r.claim(t, "w", 5); len(got) != 1 || got[0].ID != id {
-		t.Errorf("claimed %v", got)
+	got, _, err := r.Claim(t.Context(), task.InProcess, "w", 5, 0)
+	if err != nil || len(got) != 1 || got[0].ID != id {
+		t.Errorf("claimed %v, %v", got, err)
 	}
 }
 
 func TestAReleasedTaskIsOfferedAtOnce(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	id := r.submit(t, task.New{}).ID
+	r.submit(t, task.New{})
 	lease := r.claim(t, "w", 1)[0]
-	if err := r.Report(t.Context(), id, lease.LeaseToken, task.Report{Release: true, Message: "server stopped"}); err != nil {
+	if err := r.report(t, lease, task.Report{Release: true, Message: "server stopped"}); err != nil {
 		t.Fatal(err)
 	}
 	if got := r.claim(t, "w", 1); len(got) != 1 || got[0].Attempt != 2 {
@@ -246,7 +248,7 @@ func TestAFailedAttemptWaitsForTheNextWhileAttemptsRemain(t *testing.T) {
 	r := newRig(t)
 	id := r.submit(t, task.New{MaxAttempts: 2}).ID
 	lease := r.claim(t, "w", 1)[0]
-	if err := r.Report(t.Context(), id, lease.LeaseToken, task.Report{Status: task.Failed, Error: "flaky", Retryable: true}); err != nil {
+	if err := r.report(t, lease, task.Report{Status: task.Failed, Error: "flaky", Retryable: true}); err != nil {
 		t.Fatal(err)
 	}
 	got := r.get(t, id)
@@ -264,7 +266,7 @@ func TestAFailedAttemptWaitsForTheNextWhileAttemptsRemain(t *testing.T) {
 	if len(second) != 1 || second[0].Attempt != 2 {
 		t.Fatalf("claimed %v", second)
 	}
-	if err := r.Report(t.Context(), id, second[0].LeaseToken, task.Report{Status: task.Failed, Error: "flaky", Retryable: true}); err != nil {
+	if err := r.report(t, second[0], task.Report{Status: task.Failed, Error: "flaky", Retryable: true}); err != nil {
 		t.Fatal(err)
 	}
 	if got := r.get(t, id); got.Status != task.Failed || got.Error != "flaky" {
@@ -274,7 +276,7 @@ func TestAFailedAttemptWaitsForTheNextWhileAttemptsRemain(t *testing.T) {
 
 	final := r.submit(t, task.New{MaxAttempts: 5}).ID
 	lease = r.claim(t, "w", 1)[0]
-	if err := r.Report(t.Context(), final, lease.LeaseToken, task.Report{Status: task.Failed, Error: "wrong key"}); err != nil {
+	if err := r.report(t, lease, task.Report{Status: task.Failed, Error: "wrong key"}); err != nil {
 		t.Fatal(err)
 	}
 	if got := r.get(t, final); got.Status != task.Failed {
@@ -306,7 +308,7 @@ func TestCancellationReachesTheWorkerAtOnce(t *testing.T) {
 	lease := r.claim(t, "w", 1)[0]
 	lost := make(chan []uuid.UUID)
 	go func() {
-		l, err := r.Heartbeat(context.Background(), "w", []uuid.UUID{lease.LeaseToken}, time.Minute)
+		l, err := r.Heartbeat(context.Background(), task.InProcess, "w", []uuid.UUID{lease.LeaseToken}, time.Minute)
 		if err != nil {
 			t.Error(err)
 		}
@@ -318,7 +320,7 @@ func TestCancellationReachesTheWorkerAtOnce(t *testing.T) {
 	if l := <-lost; len(l) != 1 || l[0] != lease.LeaseToken {
 		t.Errorf("the heartbeat said %v", l)
 	}
-	wantFault(t, r.Report(t.Context(), id, lease.LeaseToken, task.Report{Status: task.Completed}), fault.LeaseLost)
+	wantFault(t, r.report(t, lease, task.Report{Status: task.Completed}), fault.LeaseLost)
 }
 
 func TestCancelAndCompleteRaceToOneEnd(t *testing.T) {
@@ -327,14 +329,14 @@ func TestCancelAndCompleteRaceToOneEnd(t *testing.T) {
 	for range 50 {
 		id := r.submit(t, task.New{}).ID
 		lease := r.claim(t, "w", 1)[0]
-		if err := r.Report(t.Context(), id, lease.LeaseToken, task.Report{Status: task.Running}); err != nil {
+		if err := r.report(t, lease, task.Report{Status: task.Running}); err != nil {
 			t.Fatal(err)
 		}
 		var cancelErr, completeErr error
 		var wg sync.WaitGroup
 		wg.Go(func() { _, cancelErr = r.Cancel(t.Context(), ann, id) })
 		wg.Go(func() {
-			completeErr = r.Report(t.Context(), id, lease.LeaseToken, task.Report{Status: task.Completed})
+			completeErr = r.report(t, lease, task.Report{Status: task.Completed})
 		})
 		wg.Wait()
 		got := r.get(t, id)

@@ -79,19 +79,28 @@ func (n *New) faults(at string) []fault.Field {
 	if len(n.DependsOn) > MaxDependencies {
 		bad("dependsOn", "must name at most %d tasks, names %d", MaxDependencies, len(n.DependsOn))
 	}
-	if len(n.Labels) > MaxLabels {
-		bad("labels", "must hold at most %d labels, holds %d", MaxLabels, len(n.Labels))
-	}
-	for k, v := range n.Labels {
-		if k == "" || len(k) > MaxLabelBytes || len(v) > MaxLabelBytes {
-			bad("labels", "a key must have 1 to %d bytes, a value at most %d", MaxLabelBytes, MaxLabelBytes)
-			break
+	for field, labels := range map[string]map[string]string{"labels": n.Labels, "requires": n.Requires} {
+		if message := labelsFault(labels); message != "" {
+			bad(field, "%s", message)
 		}
 	}
 	if message := objectFault(n.Metadata, MaxMetadataBytes); message != "" {
 		bad("metadata", "%s", message)
 	}
 	return found
+}
+
+// labelsFault says what is wrong with labels, or "".
+func labelsFault(labels map[string]string) string {
+	if len(labels) > MaxLabels {
+		return fmt.Sprintf("must hold at most %d labels, holds %d", MaxLabels, len(labels))
+	}
+	for k, v := range labels {
+		if k == "" || len(k) > MaxLabelBytes || len(v) > MaxLabelBytes {
+			return fmt.Sprintf("a key must have 1 to %d bytes, a value at most %d", MaxLabelBytes, MaxLabelBytes)
+		}
+	}
+	return ""
 }
 
 // objectFault says what is wrong with data as an optional JSON object of at

@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/coderclaw/runtime/internal/fault"
+	"github.com/coderclaw/runtime/internal/policy"
 	"github.com/coderclaw/runtime/internal/postgres"
 	"github.com/coderclaw/runtime/internal/stream"
 )
@@ -123,15 +124,15 @@ var toQuestion = pgx.RowToStructByName[Question]
 // lease changes nothing and returns the question as it is.
 //
 // It returns Invalid for what is outside the bounds, LeaseLost if the lease is
-// held no more, Conflict if the id stands for another question, and TooMany if
-// too many questions are open.
-func (s *Service) Ask(ctx context.Context, id, lease uuid.UUID, n NewQuestion) (Question, error) {
+// held no more, or by another principal's worker, and Conflict if the id stands
+// for another question or too many are open.
+func (s *Service) Ask(ctx context.Context, c policy.Caller, id, lease uuid.UUID, n NewQuestion) (Question, error) {
 	if err := n.check(); err != nil {
 		return Question{}, err
 	}
 	var q Question
 	err := postgres.InTx(ctx, s.pool, func(tx pgx.Tx) error {
-		t, err := lockLeased(ctx, tx, id, lease)
+		t, err := lockLeased(ctx, tx, c, id, lease)
 		if err != nil {
 			return err
 		}
@@ -146,19 +147,29 @@ func (s *Service) Ask(ctx context.Context, id, lease uuid.UUID, n NewQuestion) (
 	return q, nil
 }
 
-// lockLeased returns the task that a lease is held of, and holds it where it is
-// until the transaction ends.
-func lockLeased(ctx context.Context, tx pgx.Tx, id, lease uuid.UUID) (Task, error) {
-	rows, err := tx.Query(ctx, `SELECT `+columns+` FROM tasks t WHERE t.id = $1 AND t.lease_token = $2 FOR UPDATE`, id, lease)
-	if err != nil {
+// lockLeased is leased, and holds the task where it is until the transaction
+// ends.
+func lockLeased(ctx context.Context, tx pgx.Tx, c policy.Caller, id, lease uuid.UUID) (Task, error) {
+	if _, err := tx.Exec(ctx, `SELECT FROM tasks WHERE id = $1 FOR UPDATE`, id); err != nil {
 		return Task{}, fmt.Errorf("lock task %s: %w", id, err)
+	}
+	return leased(ctx, tx, c, id, lease)
+}
+
+// leased returns the task that a worker of the caller's holds a lease of, or
+// LeaseLost.
+func leased(ctx context.Context, db querier, c policy.Caller, id, lease uuid.UUID) (Task, error) {
+	rows, err := db.Query(ctx, `SELECT `+columns+` FROM tasks t WHERE t.id = $1 AND t.lease_token = $2
+		AND $3 IN ('', (SELECT w.owner FROM workers w WHERE w.id = t.worker_id))`, id, lease, ownerOf(c))
+	if err != nil {
+		return Task{}, postgres.Fault(fmt.Errorf("read task %s: %w", id, err))
 	}
 	t, err := pgx.CollectExactlyOneRow(rows, toTask)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return t, leaseLost(id)
 	}
 	if err != nil {
-		return t, fmt.Errorf("lock task %s: %w", id, err)
+		return t, postgres.Fault(fmt.Errorf("read task %s: %w", id, err))
 	}
 	return t, nil
 }
@@ -178,7 +189,7 @@ func (t Task) ask(ctx context.Context, tx pgx.Tx, lease uuid.UUID, n NewQuestion
 		return q, err
 	}
 	if t.LastSeq >= MaxEvents {
-		return Question{}, fault.New(fault.TooMany, "task %s has %d events, the most that a task can have", t.ID, MaxEvents)
+		return Question{}, fault.New(fault.Conflict, "task %s has %d events, the most that a task can have", t.ID, MaxEvents)
 	}
 	rows, err := tx.Query(ctx, `
 		INSERT INTO questions AS q (id, task_id, lease_token, expires_at, kind, project_id, user_id, text, skill_id, risk, choices, schema, tool)
@@ -193,7 +204,7 @@ func (t Task) ask(ctx context.Context, tx pgx.Tx, lease uuid.UUID, n NewQuestion
 	}
 	q, err := pgx.CollectExactlyOneRow(rows, toQuestion)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return q, fault.New(fault.TooMany, "task %s has %d open questions, the most that a task can have", t.ID, MaxOpenQuestions)
+		return q, fault.New(fault.Conflict, "task %s has %d open questions, the most that a task can have", t.ID, MaxOpenQuestions)
 	}
 	if err != nil {
 		return q, fmt.Errorf("insert question: %w", err)
@@ -296,19 +307,14 @@ func noQuestion(id uuid.UUID) error { return fault.New(fault.NotFound, "no quest
 // Question returns a question to the holder of the lease that asked it. While it
 // is open it waits for that to change, at most wait. It returns LeaseLost if the
 // lease is held no more, and NotFound if no such question was asked under it.
-func (s *Service) Question(ctx context.Context, id, lease, questionID uuid.UUID, wait time.Duration) (Question, error) {
+func (s *Service) Question(ctx context.Context, c policy.Caller, id, lease, questionID uuid.UUID, wait time.Duration) (Question, error) {
 	changed, forget := s.follow(id)
 	defer forget()
 	timeout := time.NewTimer(wait)
 	defer timeout.Stop()
 	for {
-		var held bool
-		err := s.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM tasks WHERE id = $1 AND lease_token = $2)`, id, lease).Scan(&held)
-		if err != nil {
-			return Question{}, postgres.Fault(fmt.Errorf("read the lease of task %s: %w", id, err))
-		}
-		if !held {
-			return Question{}, leaseLost(id)
+		if _, err := leased(ctx, s.pool, c, id, lease); err != nil {
+			return Question{}, err
 		}
 		q, err := readQuestion(ctx, s.pool, questionID)
 		if err == nil && (q.TaskID != id || q.LeaseToken != lease) {

@@ -24,7 +24,7 @@ func (r rig) running(t *testing.T, n task.New) (uuid.UUID, uuid.UUID) {
 	t.Helper()
 	id := r.submit(t, n).ID
 	lease := r.claim(t, "w", 1)[0]
-	if err := r.Report(t.Context(), id, lease.LeaseToken, task.Report{Status: task.Running}); err != nil {
+	if err := r.Report(t.Context(), task.InProcess, id, lease.LeaseToken, task.Report{Status: task.Running}); err != nil {
 		t.Fatal(err)
 	}
 	return id, lease.LeaseToken
@@ -41,7 +41,7 @@ func (r rig) ask(t *testing.T, id, lease uuid.UUID, n task.NewQuestion) task.Que
 	if n.Text == "" {
 		n.Text = "Which one?"
 	}
-	q, err := r.Ask(t.Context(), id, lease, n)
+	q, err := r.Ask(t.Context(), task.InProcess, id, lease, n)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,7 +83,7 @@ func TestATaskWaitsForAnAnswerAndGoesOnWithIt(t *testing.T) {
 	}
 	outcome := make(chan task.Question)
 	go func() {
-		q, err := r.Question(context.Background(), id, lease, asked.ID, time.Minute)
+		q, err := r.Question(context.Background(), task.InProcess, id, lease, asked.ID, time.Minute)
 		if err != nil {
 			t.Error(err)
 		}
@@ -104,7 +104,7 @@ func TestATaskWaitsForAnAnswerAndGoesOnWithIt(t *testing.T) {
 		t.Errorf("the worker hears %+v", q)
 	}
 	r.told(t, id, "open/waiting answered/running")
-	if err := r.Report(t.Context(), id, lease, task.Report{Status: task.Completed}); err != nil {
+	if err := r.Report(t.Context(), task.InProcess, id, lease, task.Report{Status: task.Completed}); err != nil {
 		t.Error(err)
 	}
 	if n := r.audited(t, "task.answer", "allowed"); n != 1 {
@@ -133,20 +133,20 @@ func TestAskingAgainWithTheSameIdChangesNothing(t *testing.T) {
 		t.Errorf("asked twice: %v and %v", first, second)
 	}
 	n.Text = "Another?"
-	if _, err := r.Ask(t.Context(), id, lease, n); fault.CodeOf(err) != fault.Conflict {
+	if _, err := r.Ask(t.Context(), task.InProcess, id, lease, n); fault.CodeOf(err) != fault.Conflict {
 		t.Errorf("another question of the same id: %v", err)
 	}
 	r.told(t, id, "open/waiting")
 
 	other, otherLease := r.running(t, task.New{})
 	n.Text = first.Text
-	if _, err := r.Ask(t.Context(), other, otherLease, n); fault.CodeOf(err) != fault.Conflict {
+	if _, err := r.Ask(t.Context(), task.InProcess, other, otherLease, n); fault.CodeOf(err) != fault.Conflict {
 		t.Errorf("the id of another task's question: %v", err)
 	}
-	if _, err := r.Question(t.Context(), other, otherLease, first.ID, 0); fault.CodeOf(err) != fault.NotFound {
+	if _, err := r.Question(t.Context(), task.InProcess, other, otherLease, first.ID, 0); fault.CodeOf(err) != fault.NotFound {
 		t.Errorf("another task's question: %v", err)
 	}
-	if _, err := r.Ask(t.Context(), id, otherLease, n); fault.CodeOf(err) != fault.LeaseLost {
+	if _, err := r.Ask(t.Context(), task.InProcess, id, otherLease, n); fault.CodeOf(err) != fault.LeaseLost {
 		t.Errorf("by another's lease: %v", err)
 	}
 }
@@ -216,22 +216,20 @@ func TestOpenQuestionsAreWithdrawnWhenTheirAttemptEnds(t *testing.T) {
 			}
 		},
 		"failed": func(t *testing.T, r rig, id, lease uuid.UUID) {
-			if err := r.Report(t.Context(), id, lease, task.Report{Status: task.Failed, Error: "x", Events: []task.ReportEvent{{Type: task.LogEvent, Message: "last"}}}); err != nil {
+			if err := r.Report(t.Context(), task.InProcess, id, lease, task.Report{Status: task.Failed, Error: "x", Events: []task.ReportEvent{{Type: task.LogEvent, Message: "last"}}}); err != nil {
 				t.Error(err)
 			}
 		},
 		"released": func(t *testing.T, r rig, id, lease uuid.UUID) {
-			if err := r.Report(t.Context(), id, lease, task.Report{Release: true}); err != nil {
+			if err := r.Report(t.Context(), task.InProcess, id, lease, task.Report{Release: true}); err != nil {
 				t.Error(err)
 			}
 		},
 		"lost": func(t *testing.T, r rig, _, _ uuid.UUID) {
-			if err := r.Register(t.Context(), "w"); err != nil {
-				t.Error(err)
-			}
+			r.register(t, task.NewWorker{ID: "w", Instance: uuid.New()}) // a new process of it
 		},
 		"gone on": func(t *testing.T, r rig, id, lease uuid.UUID) {
-			if err := r.Report(t.Context(), id, lease, task.Report{Status: task.Running}); err != nil {
+			if err := r.Report(t.Context(), task.InProcess, id, lease, task.Report{Status: task.Running}); err != nil {
 				t.Error(err)
 			}
 		},
@@ -269,7 +267,7 @@ func TestAQuestionThatNobodyAnswersExpiresOnTime(t *testing.T) {
 	defer stop()
 	id, lease := r.running(t, task.New{})
 	asked := r.ask(t, id, lease, task.NewQuestion{Kind: task.Approval, Expires: 300 * time.Millisecond})
-	q, err := r.Question(t.Context(), id, lease, asked.ID, time.Minute)
+	q, err := r.Question(t.Context(), task.InProcess, id, lease, asked.ID, time.Minute)
 	if err != nil || q.Status != task.Expired {
 		t.Fatalf("%+v %v", q, err)
 	}
@@ -334,14 +332,14 @@ func TestHostileQuestionsAreRefused(t *testing.T) {
 		"a tool's input too large": {ID: uuid.New(), Kind: task.Approval, Text: "x", Tool: &task.ToolCall{Name: "x", Input: json.RawMessage(`{"a":"` + strings.Repeat("x", 64<<10) + `"}`)}},
 		"an expiry too late":       {ID: uuid.New(), Kind: task.Input, Text: "x", Expires: task.MaxExpiry + 1},
 	} {
-		if _, err := r.Ask(t.Context(), id, lease, n); fault.CodeOf(err) != fault.Invalid {
+		if _, err := r.Ask(t.Context(), task.InProcess, id, lease, n); fault.CodeOf(err) != fault.Invalid {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	for range task.MaxOpenQuestions {
 		r.ask(t, id, lease, task.NewQuestion{})
 	}
-	if _, err := r.Ask(t.Context(), id, lease, task.NewQuestion{ID: uuid.New(), Kind: task.Input, Text: "x"}); fault.CodeOf(err) != fault.TooMany {
+	if _, err := r.Ask(t.Context(), task.InProcess, id, lease, task.NewQuestion{ID: uuid.New(), Kind: task.Input, Text: "x"}); fault.CodeOf(err) != fault.Conflict {
 		t.Errorf("one question too many: %v", err)
 	}
 }
@@ -432,7 +430,7 @@ func TestASkillIsAllowedDeniedOrPutToAPerson(t *testing.T) {
 	id, lease := r.running(t, task.New{})
 	use := func(skill string, want task.Verdict) task.SkillDecision {
 		t.Helper()
-		d, err := r.Authorize(t.Context(), id, lease, skill, uuid.New(), &task.ToolCall{Name: "shell"})
+		d, err := r.Authorize(t.Context(), task.InProcess, id, lease, skill, uuid.New(), &task.ToolCall{Name: "shell"})
 		if err != nil || d.Verdict != want || d.Reason == "" {
 			t.Errorf("skill %s: %+v %v", skill, d, err)
 		}
@@ -456,7 +454,17 @@ func TestASkillIsAllowedDeniedOrPutToAPerson(t *testing.T) {
 	if denied := r.rights.denials(); len(denied) != 1 || denied[0].Action != "skill.authorize" {
 		t.Errorf("denials: %+v", denied)
 	}
-	if _, err := r.Authorize(t.Context(), id, uuid.New(), "safe", uuid.New(), nil); fault.CodeOf(err) != fault.LeaseLost {
+	stranger := policy.Caller{UserID: "key:stranger", Worker: &policy.WorkerScope{}}
+	if _, err := r.Ask(t.Context(), stranger, id, lease, task.NewQuestion{ID: uuid.New(), Kind: task.Input, Text: "x"}); fault.CodeOf(err) != fault.LeaseLost {
+		t.Errorf("another principal's worker asks: %v", err)
+	}
+	if _, err := r.Question(t.Context(), stranger, id, lease, d.QuestionID, 0); fault.CodeOf(err) != fault.LeaseLost {
+		t.Errorf("another principal's worker hears: %v", err)
+	}
+	if _, err := r.Authorize(t.Context(), stranger, id, lease, "safe", uuid.New(), nil); fault.CodeOf(err) != fault.LeaseLost {
+		t.Errorf("another principal's worker uses: %v", err)
+	}
+	if _, err := r.Authorize(t.Context(), task.InProcess, id, uuid.New(), "safe", uuid.New(), nil); fault.CodeOf(err) != fault.LeaseLost {
 		t.Errorf("without the lease: %v", err)
 	}
 }

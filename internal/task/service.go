@@ -38,6 +38,9 @@ type Options struct {
 	Log        *slog.Logger
 	// Lease is how long a worker may be silent. Default: 30 s.
 	Lease time.Duration
+	// Claimed, if not nil, hears how long each task could have been claimed
+	// before it was.
+	Claimed func(waited time.Duration)
 	// Shared says that other processes write to the same database, so that
 	// signals can be lost and are made up for by looking.
 	Shared bool
@@ -54,6 +57,7 @@ type Service struct {
 	log        *slog.Logger
 	lease      time.Duration
 	shared     bool
+	claimed    func(time.Duration)
 
 	inserts     group[*insertion]
 	sweepSoon   chan struct{} // poked when something falls due that no sweep knows of
@@ -73,8 +77,11 @@ func NewService(pool *pgxpool.Pool, o Options) *Service {
 	if o.Lease == 0 {
 		o.Lease = 30 * time.Second
 	}
+	if o.Claimed == nil {
+		o.Claimed = func(time.Duration) {}
+	}
 	s := &Service{
-		pool: pool, agents: o.Agents, access: o.Access, submitters: o.Submitters, recorder: o.Recorder, bus: o.Bus, log: o.Log, lease: o.Lease, shared: o.Shared,
+		pool: pool, agents: o.Agents, access: o.Access, submitters: o.Submitters, recorder: o.Recorder, bus: o.Bus, log: o.Log, lease: o.Lease, shared: o.Shared, claimed: o.Claimed,
 		work:   map[chan struct{}]struct{}{},
 		leases: map[chan struct{}]string{}, asking: map[string]map[chan struct{}]struct{}{}, sweepSoon: make(chan struct{}, 1), recheckSoon: make(chan struct{}, 1),
 	}

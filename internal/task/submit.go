@@ -40,6 +40,7 @@ type New struct {
 	TimeoutSeconds int
 	MaxAttempts    int // default: 1
 	Labels         map[string]string
+	Requires       map[string]string // labels that its worker must have
 	Metadata       json.RawMessage
 	// By is the permission that submitting it takes. Default: task:submit.
 	By policy.Permission
@@ -179,7 +180,7 @@ func (n *New) task(id uuid.UUID, userID string) Task {
 		Model: n.Model, Thinking: n.Thinking, SessionID: n.SessionID, ProjectID: n.ProjectID,
 		ParentTaskID: n.ParentTaskID, DependsOn: n.DependsOn, Dispatch: n.Dispatch, Priority: n.Priority,
 		RunAfter: n.RunAfter, TimeoutSeconds: n.TimeoutSeconds, MaxAttempts: n.MaxAttempts,
-		Labels: n.Labels, Metadata: n.Metadata,
+		Labels: n.Labels, Requires: labelsOf(n.Requires), Metadata: n.Metadata,
 	}
 }
 
@@ -367,19 +368,19 @@ var insertSQL = `
 WITH input AS (
 	SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
 		$8::text[], $9::text[], $10::uuid[], $11::text[], $12::text[], $13::int[], $14::timestamptz[], $15::int[],
-		$16::int[], $17::text[], $18::text[], $19::int[], $20::text[], $21::text[], $22::int[], $23::bytea[])
+		$16::int[], $17::text[], $18::text[], $19::int[], $20::text[], $21::text[], $22::int[], $23::bytea[], $24::text[])
 	AS i (id, description, input, agent_id, skill_id, model, thinking,
 		session_id, project_id, parent_task_id, depends_on, dispatch, priority, run_after, timeout_seconds,
-		max_attempts, labels, metadata, blocked_by, user_id, key, index, hash)
+		max_attempts, labels, metadata, blocked_by, user_id, key, index, hash, requires)
 ), inserted AS (
 	INSERT INTO tasks (id, status, description, input, agent_id, skill_id, model, thinking,
 		session_id, project_id, parent_task_id, depends_on, dispatch, priority, run_after, timeout_seconds,
-		max_attempts, labels, metadata, blocked_by,
+		max_attempts, labels, metadata, blocked_by, requires,
 		claimable, user_id, idempotency_key, idempotency_index, idempotency_hash,
 		created_at, updated_at, last_seq, last_txid)
 	SELECT id, 'pending', description, input, agent_id, skill_id, model, thinking,
 		session_id, project_id, parent_task_id, depends_on::uuid[], dispatch, priority, run_after, timeout_seconds,
-		max_attempts, labels::jsonb, metadata::json, blocked_by,
+		max_attempts, labels::jsonb, metadata::json, blocked_by, requires::jsonb,
 		dispatch = 'auto' AND blocked_by = 0 AND (run_after IS NULL OR run_after <= now()),
 		user_id, nullif(key, ''), CASE WHEN key <> '' THEN index END, hash,
 		now(), now(), 1, pg_current_xact_id()
@@ -392,9 +393,9 @@ WITH input AS (
 ), awaited AS (
 	INSERT INTO task_dependencies (depends_on_id, task_id)
 	SELECT DISTINCT d, id FROM inserted, unnest(depends_on) AS d
-	WHERE d <> ALL ($24::uuid[])
+	WHERE d <> ALL ($25::uuid[])
 ), audited AS (
-	` + audit.InsertSQL(25, `WHERE entry.resource_id IN (SELECT id::text FROM inserted)`, nil) + `
+	` + audit.InsertSQL(26, `WHERE entry.resource_id IN (SELECT id::text FROM inserted)`, nil) + `
 )
 SELECT id, created_at FROM inserted`
 
@@ -414,7 +415,7 @@ func insertTasks(ctx context.Context, db querier, news []*insertion, known map[u
 	hashes := make([][]byte, n)
 	numbers := make([]int, 5*n)
 	priority, timeout, attempts, blocked, index := numbers[:n], numbers[n:2*n], numbers[2*n:3*n], numbers[3*n:4*n], numbers[4*n:]
-	text := make([][]string, 13)
+	text := make([][]string, 14)
 	for i := range text {
 		text[i] = make([]string, n)
 	}
@@ -432,12 +433,13 @@ func insertTasks(ctx context.Context, db querier, news []*insertion, known map[u
 				blocked[i]++
 			}
 		}
-		labels := []byte("{}")
-		if len(t.Labels) > 0 {
-			var err error
-			if labels, err = json.Marshal(t.Labels); err != nil {
-				return fmt.Errorf("encode labels: %w", err)
-			}
+		labels, err := encodeLabels(t.Labels)
+		if err != nil {
+			return err
+		}
+		requires, err := encodeLabels(t.Requires)
+		if err != nil {
+			return err
 		}
 		if t.Metadata != nil {
 			m := string(t.Metadata)
@@ -445,7 +447,7 @@ func insertTasks(ctx context.Context, db querier, news []*insertion, known map[u
 		}
 		for f, v := range [...]string{
 			t.Description, t.Input, t.AgentID, t.SkillID, t.Model, t.Thinking, t.SessionID, t.ProjectID,
-			arrayLiteral(t.DependsOn), string(t.Dispatch), string(labels), t.UserID, in.key,
+			arrayLiteral(t.DependsOn), string(t.Dispatch), labels, t.UserID, in.key, requires,
 		} {
 			text[f][i] = v
 		}
@@ -453,7 +455,7 @@ func insertTasks(ctx context.Context, db querier, news []*insertion, known map[u
 	rows, err := db.Query(ctx, insertSQL, append([]any{
 		ids, text[0], text[1], text[2], text[3], text[4], text[5],
 		text[6], text[7], parents, text[8], text[9], priority, runAfter, timeout,
-		attempts, text[10], metadata, blocked, text[11], text[12], index, hashes, settled,
+		attempts, text[10], metadata, blocked, text[11], text[12], index, hashes, text[13], settled,
 	}, audit.Args(entries...)...)...)
 	if err != nil {
 		return audit.Fault(fmt.Errorf("insert tasks: %w", err))
@@ -472,6 +474,17 @@ func insertTasks(ctx context.Context, db querier, news []*insertion, known map[u
 		in.task.CreatedAt, in.task.UpdatedAt = at, at
 	}
 	return nil
+}
+
+func encodeLabels(labels map[string]string) (string, error) {
+	if len(labels) == 0 {
+		return "{}", nil
+	}
+	text, err := json.Marshal(labels)
+	if err != nil {
+		return "", fmt.Errorf("encode labels: %w", err)
+	}
+	return string(text), nil
 }
 
 // arrayLiteral writes ids as PostgreSQL reads an array: unnest would flatten

@@ -26,6 +26,7 @@ type Task struct {
 	Dispatch       Dispatch
 	Priority       int
 	Labels         map[string]string
+	Requires       map[string]string // labels that its worker must have
 	Metadata       json.RawMessage
 	Progress       int
 	Output         string
@@ -45,7 +46,7 @@ type Task struct {
 
 // columns are the fields of Task, qualified with t.
 const columns = `t.id, t.status, t.description, t.input, t.agent_id, t.skill_id, t.model, t.thinking,
-	t.session_id, t.project_id, t.user_id, t.parent_task_id, t.depends_on, t.dispatch, t.priority, t.labels, t.metadata,
+	t.session_id, t.project_id, t.user_id, t.parent_task_id, t.depends_on, t.dispatch, t.priority, t.labels, t.requires, t.metadata,
 	t.progress, t.output, t.error, t.waiting_reason, t.attempt, t.max_attempts, t.run_after, t.timeout_seconds,
 	t.created_at, t.updated_at, t.started_at, t.completed_at, t.last_seq`
 

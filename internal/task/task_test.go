@@ -150,11 +150,30 @@ func (r rig) get(t *testing.T, id uuid.UUID) task.Task {
 
 func (r rig) claim(t *testing.T, worker string, max int) []task.Lease {
 	t.Helper()
-	leases, err := r.Claim(t.Context(), worker, nil, max, 0)
+	r.register(t, task.NewWorker{ID: worker})
+	leases, _, err := r.Claim(t.Context(), task.InProcess, worker, max, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return leases
+}
+
+// register makes a worker of the server's own known. Without an instance it is
+// the same each time.
+func (r rig) register(t *testing.T, w task.NewWorker) {
+	t.Helper()
+	if w.Instance == uuid.Nil {
+		w.Instance = uuid.NewSHA1(uuid.Nil, []byte(w.ID))
+	}
+	w.Capacity = max(w.Capacity, 1)
+	if err := r.RegisterWorker(t.Context(), task.InProcess, w); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (r rig) report(t *testing.T, l task.Lease, rep task.Report) error {
+	t.Helper()
+	return r.Report(t.Context(), task.InProcess, l.ID, l.LeaseToken, rep)
 }
 
 // history returns the task's events and fails unless they are numbered 1, 2, 3, …

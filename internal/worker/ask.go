@@ -104,7 +104,7 @@ func (s *sink) insist(ctx context.Context, wait time.Duration, call func(context
 	for retry := (backoff{longest: urgentPause}); ctx.Err() == nil; {
 		err := once()
 		switch {
-		case err == nil || errors.Is(err, ErrRefused):
+		case err == nil || errors.Is(err, ErrRefused) || errors.Is(err, ErrUnknown):
 			return err
 		case errors.Is(err, ErrLeaseLost):
 			s.lease.end(ErrLeaseLost)

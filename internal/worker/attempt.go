@@ -52,7 +52,10 @@ func (w *Worker) attempt(talking, working context.Context, l api.Lease) {
 
 // carryOut does the work and returns what remains to be reported of it.
 func (w *Worker) carryOut(run, leased context.Context, l api.Lease, r reporter, log *slog.Logger) api.Report {
-	exec, agent, err := w.executorFor(run, l, log)
+	if run.Err() != nil {
+		return outcome(run, l.Task, "", run.Err())
+	}
+	exec, agent, err := w.executorFor(l)
 	if err != nil {
 		return outcome(run, l.Task, "", err)
 	}
@@ -85,30 +88,22 @@ func (w *Worker) carryOut(run, leased context.Context, l api.Lease, r reporter, 
 	return last
 }
 
-func (w *Worker) executorFor(ctx context.Context, l api.Lease, log *slog.Logger) (executor.Executor, api.Agent, error) {
-	for retry := (backoff{longest: longestPause}); ; {
-		if ctx.Err() != nil {
-			return nil, api.Agent{}, ctx.Err()
-		}
-		var agent api.Agent
-		err := w.call(ctx, 0, func(ctx context.Context) (err error) {
-			agent, err = w.Server.Agent(ctx, l.Task.AgentID)
-			return err
-		})
-		switch {
-		case err == nil:
-			exec, err := w.Executors.For(agent)
-			if err != nil {
-				return nil, agent, &executor.Failure{Message: err.Error()}
-			}
-			return exec, agent, nil
-		case errors.Is(err, ErrRefused):
-			return nil, agent, &executor.Failure{Message: fmt.Sprintf("the server knows no agent %s any more", l.Task.AgentID)}
-		case ctx.Err() == nil:
-			log.WarnContext(ctx, "worker cannot read the agent, trying again", "error", err)
-			retry.wait(ctx)
-		}
+// executorFor finds what runs the task: the worker's own definition of the agent
+// goes before the server's.
+func (w *Worker) executorFor(l api.Lease) (executor.Executor, api.Agent, error) {
+	agent, own := w.Definitions[l.Task.AgentID]
+	switch {
+	case own:
+	case l.Agent != nil:
+		agent = *l.Agent
+	default:
+		return nil, agent, &executor.Failure{Message: fmt.Sprintf("the server knows no agent %s any more", l.Task.AgentID)}
 	}
+	exec, err := w.Executors.For(agent)
+	if err != nil {
+		return nil, agent, &executor.Failure{Message: err.Error()}
+	}
+	return exec, agent, nil
 }
 
 // panicked is an executor's panic.

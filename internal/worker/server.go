@@ -14,19 +14,26 @@ var (
 	ErrLeaseLost = errors.New("the lease is held no more")
 	// ErrRefused: the server understood and will not, however often it is asked.
 	ErrRefused = errors.New("the server refused")
+	// ErrUnknown: the server does not know the worker, which is to register.
+	ErrUnknown = errors.New("the server does not know the worker")
 )
 
 // Server is where a worker finds its work. Its methods may be called
 // concurrently. A write under a lease that is held no more fails with
 // ErrLeaseLost and changes nothing.
 type Server interface {
-	// Register announces the worker. A worker that registers again holds no
-	// lease from before: what it still held is offered to others at once.
+	// Register announces the worker, or what has changed of it. What another
+	// instance of the same id still held is offered to others at once.
 	Register(ctx context.Context, r api.WorkerRegistration) error
 
+	// Drain says that the worker takes no more tasks and, once it holds no lease,
+	// that it is gone.
+	Drain(ctx context.Context, workerID string) error
+
 	// Claim leases up to r.Max tasks, waiting up to r.WaitSeconds for the
-	// first. No lease is not an error.
-	Claim(ctx context.Context, workerID string, r api.ClaimRequest) ([]api.Lease, error)
+	// first. No lease is not an error. It returns ErrUnknown if the worker is to
+	// register first.
+	Claim(ctx context.Context, workerID string, r api.ClaimRequest) (api.ClaimAnswer, error)
 
 	// Heartbeat renews the leases, then waits up to h.WaitSeconds for one of
 	// the worker's leases to be lost or its task cancelled.
@@ -46,7 +53,4 @@ type Server interface {
 	// Authorize says whether a skill may be used now, under a lease. If that
 	// takes an approval it has asked for it as Ask does, with u.QuestionID.
 	Authorize(ctx context.Context, taskID, leaseToken, skillID string, u api.SkillUse) (api.SkillDecision, error)
-
-	// Agent returns the definition of an agent.
-	Agent(ctx context.Context, id string) (api.Agent, error)
 }

@@ -38,6 +38,8 @@ type server struct {
 	slowClaim  time.Duration // of each claim that gets something
 	refusing   func(api.Report) bool
 	registered int
+	drained    int  // how often the worker said that it takes no more
+	draining   bool // the worker is to stop
 	renewals   int
 	most       int // leases at one time
 
@@ -155,11 +157,11 @@ func (s *server) Register(ctx context.Context, r api.WorkerRegistration) error {
 	return nil
 }
 
-func (s *server) Claim(ctx context.Context, _ string, r api.ClaimRequest) ([]api.Lease, error) {
+func (s *server) Claim(ctx context.Context, _ string, r api.ClaimRequest) (api.ClaimAnswer, error) {
 	deadline := time.After(time.Duration(r.WaitSeconds) * time.Second)
 	for {
 		if err := s.reach(ctx); err != nil {
-			return nil, err
+			return api.ClaimAnswer{}, err
 		}
 		s.mu.Lock()
 		s.sweep()
@@ -172,25 +174,32 @@ func (s *server) Claim(ctx context.Context, _ string, r api.ClaimRequest) ([]api
 				t.UpdatedAt = time.Now()
 				t.Status = map[api.TaskStatus]api.TaskStatus{api.TaskPending: api.TaskPlanning, api.TaskWaiting: api.TaskRunning}[t.Status]
 				t.Attempt++
-				got = append(got, api.Lease{Task: t.Task, LeaseToken: t.token, LeaseExpiresAt: t.expires, Attempt: t.Attempt})
+				lease := api.Lease{Task: t.Task, LeaseToken: t.token, LeaseExpiresAt: t.expires, Attempt: t.Attempt}
+				if t.AgentID != "nobody" {
+					lease.Agent = &api.Agent{ID: t.AgentID}
+				}
+				got = append(got, lease)
 			}
 			if t.token != "" {
 				held++
 			}
 		}
 		s.most = max(s.most, held)
-		changed := s.changed
+		changed, draining := s.changed, s.draining
 		s.mu.Unlock()
+		if draining {
+			return api.ClaimAnswer{Draining: true}, nil
+		}
 		if len(got) > 0 {
 			time.Sleep(s.slowClaim)
-			return got, nil
+			return api.ClaimAnswer{Leases: got}, nil
 		}
 		select {
 		case <-changed:
 		case <-deadline:
-			return nil, nil
+			return api.ClaimAnswer{}, nil
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return api.ClaimAnswer{}, ctx.Err()
 		}
 	}
 }
@@ -366,14 +375,12 @@ func (s *server) take(id, token string, r api.Report) error {
 	return nil
 }
 
-func (s *server) Agent(ctx context.Context, id string) (api.Agent, error) {
+func (s *server) Drain(ctx context.Context, _ string) error {
 	if err := s.reach(ctx); err != nil {
-		return api.Agent{}, err
+		return err
 	}
-	if id == "nobody" {
-		return api.Agent{}, fmt.Errorf("agent %s: %w", id, worker.ErrRefused)
-	}
-	return api.Agent{ID: id}, nil
+	s.set(func(s *server) { s.drained++ })
+	return nil
 }
 
 // run is an executor made of a function.

@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
+
+	"github.com/google/uuid"
 
 	"github.com/coderclaw/runtime/api"
 	"github.com/coderclaw/runtime/internal/worker/executor"
@@ -17,6 +20,8 @@ const (
 	// leases it asks for at most; both are the contract's.
 	claimWait = 30 * time.Second
 	maxClaim  = 100
+	// reviewInterval is how often a worker looks whether it can run other agents.
+	reviewInterval = time.Minute
 	// callTimeout bounds a call of the server, on top of what it is asked to
 	// wait.
 	callTimeout = 15 * time.Second
@@ -37,6 +42,14 @@ type Config struct {
 	Executors Executors
 	// Capacity is how many attempts run at once. Default: 1.
 	Capacity int
+	// Agents returns the ids of the agents that the worker can run; nil: any. It
+	// is asked again from time to time.
+	Agents func(ctx context.Context) ([]string, error)
+	// Definitions are of agents that the worker defines itself, by id; they go
+	// before the server's.
+	Definitions map[string]api.Agent
+	// Labels are what tasks can require of the worker.
+	Labels map[string]string
 	// Grace is how long attempts may go on once the worker is to stop.
 	Grace time.Duration
 	Log   *slog.Logger
@@ -47,17 +60,22 @@ type Config struct {
 // Worker runs attempts of tasks.
 type Worker struct {
 	Config
-	held  *leases
-	slots chan struct{} // one element for each attempt that runs
+	instance string
+	held     *leases
+	slots    chan struct{} // one element for each attempt that runs
+
+	registered api.WorkerRegistration // what the server was told last
+	reviewed   time.Time              // when
 }
 
 // New returns a worker. Run starts it.
 func New(c Config) *Worker {
 	c.Capacity = max(c.Capacity, 1)
 	return &Worker{
-		Config: c,
-		held:   newLeases(c.ID, c.Server, c.Log),
-		slots:  make(chan struct{}, c.Capacity),
+		Config:   c,
+		instance: uuid.NewString(),
+		held:     newLeases(c.ID, c.Server, c.Log),
+		slots:    make(chan struct{}, c.Capacity),
 	}
 }
 
@@ -66,10 +84,11 @@ var (
 	errAbandoned = errors.New("worker stopped without an answer from the server")
 )
 
-// Run claims tasks and runs them until ctx ends. It then claims no more, lets
-// attempts go on for the grace time, gives back what is left so that it is
-// offered again, and returns once nothing that it started runs. It returns an
-// error only if the server refuses the worker.
+// Run claims tasks and runs them until ctx ends or the server drains the worker.
+// It then claims no more, lets attempts go on - once ctx ends, for the grace
+// time - gives back what is left so that it is offered again, and returns once
+// nothing that it started runs. It returns an error only if the server refuses
+// the worker.
 func (w *Worker) Run(ctx context.Context) error {
 	if err := w.register(ctx); err != nil || ctx.Err() != nil {
 		return err
@@ -83,7 +102,7 @@ func (w *Worker) Run(ctx context.Context) error {
 
 	var renewal, attempts sync.WaitGroup
 	renewal.Go(func() { w.held.renew(talking) })
-	w.claim(ctx, func(l api.Lease) {
+	refused := w.claim(ctx, func(l api.Lease) {
 		until := working
 		if ctx.Err() != nil {
 			until = ctx // it came too late: give it back at once
@@ -94,21 +113,35 @@ func (w *Worker) Run(ctx context.Context) error {
 		})
 	})
 
-	patience := time.AfterFunc(w.Grace, func() { stop(errStopped) })
-	defer patience.Stop()
-	lastWord := time.AfterFunc(w.Grace+farewell, func() { abandon(errAbandoned) })
-	defer lastWord.Stop()
+	renewal.Go(func() { w.drain(talking) })
+	defer context.AfterFunc(ctx, func() {
+		patience := time.AfterFunc(w.Grace, func() { stop(errStopped) })
+		lastWord := time.AfterFunc(w.Grace+farewell, func() { abandon(errAbandoned) })
+		context.AfterFunc(talking, func() { patience.Stop(); lastWord.Stop() })
+	})()
 	attempts.Wait()
+	goodbye := time.AfterFunc(farewell/2, func() { abandon(errAbandoned) })
+	w.drain(talking)
+	goodbye.Stop()
 	abandon(nil)
 	renewal.Wait()
-	return nil
+	return refused
 }
 
+// drain says that the worker takes no more, and at last that it is gone. If that
+// does not arrive the server finds out by itself.
+func (w *Worker) drain(ctx context.Context) {
+	err := w.call(ctx, 0, func(ctx context.Context) error { return w.Server.Drain(ctx, w.ID) })
+	if err != nil && ctx.Err() == nil && !errors.Is(err, ErrUnknown) {
+		w.Log.WarnContext(ctx, "worker cannot say that it stops", "worker", w.ID, "error", err)
+	}
+}
+
+// register tells the server of the worker, until it is heard.
 func (w *Worker) register(ctx context.Context) error {
+	w.reviewed = time.Time{}
 	for retry := (backoff{longest: longestPause}); ; {
-		err := w.call(ctx, 0, func(ctx context.Context) error {
-			return w.Server.Register(ctx, api.WorkerRegistration{ID: w.ID, Capacity: w.Capacity, Version: w.Version})
-		})
+		err := w.review(ctx)
 		if err == nil || ctx.Err() != nil {
 			return nil
 		}
@@ -120,22 +153,49 @@ func (w *Worker) register(ctx context.Context) error {
 	}
 }
 
-// claim starts an attempt for each lease that it gets, until ctx ends. It asks
-// for as many as there are free slots, and not while there are none.
-func (w *Worker) claim(ctx context.Context, start func(api.Lease)) {
+// review tells the server what the worker can do, if that is not known or has
+// changed since.
+func (w *Worker) review(ctx context.Context) error {
+	return w.call(ctx, 0, func(ctx context.Context) error {
+		r := api.WorkerRegistration{ID: w.ID, Instance: w.instance, Labels: w.Labels, Capacity: w.Capacity, Version: w.Version}
+		if w.Agents != nil {
+			var err error
+			if r.Agents, err = w.Agents(ctx); err != nil {
+				return err
+			}
+		}
+		if w.reviewed.IsZero() || !slices.Equal(r.Agents, w.registered.Agents) {
+			if err := w.Server.Register(ctx, r); err != nil {
+				return err
+			}
+		}
+		w.registered, w.reviewed = r, time.Now()
+		return nil
+	})
+}
+
+// claim starts an attempt for each lease that it gets, until ctx ends or the
+// server drains the worker. It asks for as many as there are free slots, and not
+// while there are none. It returns an error if the server refuses the worker.
+func (w *Worker) claim(ctx context.Context, start func(api.Lease)) error {
 	retry := backoff{longest: longestPause}
 	for {
 		free := w.freeSlots(ctx)
 		if free == 0 {
-			return
+			return nil
+		}
+		if w.Agents != nil && time.Since(w.reviewed) > reviewInterval {
+			if err := w.review(ctx); err != nil && ctx.Err() == nil {
+				w.Log.WarnContext(ctx, "worker cannot look for other agents", "worker", w.ID, "error", err)
+			}
 		}
 		asked := time.Now()
-		var got []api.Lease
+		var answer api.ClaimAnswer
 		err := w.call(ctx, claimWait, func(ctx context.Context) (err error) {
-			got, err = w.Server.Claim(ctx, w.ID, api.ClaimRequest{Max: free, WaitSeconds: int(claimWait.Seconds())})
+			answer, err = w.Server.Claim(ctx, w.ID, api.ClaimRequest{Max: free, WaitSeconds: int(claimWait.Seconds())})
 			return err
 		})
-		got = got[:min(len(got), free)]
+		got := answer.Leases[:min(len(answer.Leases), free)]
 		for range free - len(got) {
 			<-w.slots
 		}
@@ -144,7 +204,16 @@ func (w *Worker) claim(ctx context.Context, start func(api.Lease)) {
 		}
 		switch {
 		case ctx.Err() != nil:
-			return
+			return nil
+		case answer.Draining:
+			w.Log.InfoContext(ctx, "the server drains this worker", "worker", w.ID)
+			return nil
+		case errors.Is(err, ErrUnknown):
+			if err := w.register(ctx); err != nil {
+				return err
+			}
+		case errors.Is(err, ErrRefused):
+			return fmt.Errorf("claim tasks for worker %s: %w", w.ID, err)
 		case err != nil:
 			w.Log.WarnContext(ctx, "worker cannot claim tasks, trying again", "worker", w.ID, "error", err)
 			retry.wait(ctx)

@@ -1,0 +1,77 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"net/http"
+
+	"github.com/coderclaw/runtime/api"
+)
+
+// Remote is a server that the worker reaches over HTTP. The client must make no
+// tries of its own: the worker knows what is worth repeating, and how fast.
+type Remote struct{ Client *api.Client }
+
+var _ Server = Remote{}
+
+// Register is as in Server.
+func (r Remote) Register(ctx context.Context, w api.WorkerRegistration) error {
+	return Told(r.Client.RegisterWorker(ctx, w))
+}
+
+// Drain is as in Server.
+func (r Remote) Drain(ctx context.Context, workerID string) error {
+	return Told(r.Client.DrainWorker(ctx, workerID))
+}
+
+// Claim is as in Server.
+func (r Remote) Claim(ctx context.Context, workerID string, c api.ClaimRequest) (api.ClaimAnswer, error) {
+	answer, err := r.Client.Claim(ctx, workerID, c)
+	return answer, Told(err)
+}
+
+// Heartbeat is as in Server.
+func (r Remote) Heartbeat(ctx context.Context, workerID string, h api.Heartbeat) (api.HeartbeatAnswer, error) {
+	answer, err := r.Client.Heartbeat(ctx, workerID, h)
+	return answer, Told(err)
+}
+
+// Report is as in Server.
+func (r Remote) Report(ctx context.Context, taskID, leaseToken string, report api.Report) error {
+	return Told(r.Client.Report(ctx, taskID, leaseToken, report))
+}
+
+// Ask is as in Server.
+func (r Remote) Ask(ctx context.Context, taskID, leaseToken string, q api.NewQuestion) (api.Question, error) {
+	asked, err := r.Client.Ask(ctx, taskID, leaseToken, q)
+	return asked, Told(err)
+}
+
+// Question is as in Server.
+func (r Remote) Question(ctx context.Context, taskID, leaseToken, questionID string, waitSeconds int) (api.Question, error) {
+	q, err := r.Client.Question(ctx, taskID, leaseToken, questionID, waitSeconds)
+	return q, Told(err)
+}
+
+// Authorize is as in Server.
+func (r Remote) Authorize(ctx context.Context, taskID, leaseToken, skillID string, u api.SkillUse) (api.SkillDecision, error) {
+	d, err := r.Client.AuthorizeSkill(ctx, taskID, leaseToken, skillID, u)
+	return d, Told(err)
+}
+
+// Told adds to an error of the client which of this package's errors it is.
+func Told(err error) error {
+	var answer *api.Error
+	if !errors.As(err, &answer) {
+		return err
+	}
+	switch {
+	case answer.Slug() == "lease-lost":
+		return errors.Join(ErrLeaseLost, err)
+	case answer.Status == http.StatusNotFound:
+		return errors.Join(ErrUnknown, err)
+	case answer.Status == http.StatusRequestTimeout, answer.Status == http.StatusTooManyRequests, answer.Status >= 500:
+		return err
+	}
+	return errors.Join(ErrRefused, err)
+}
