@@ -47,6 +47,8 @@ func records(name string) map[string]any {
 	binding := api.RoleBinding{ID: "b1", GroupID: "corp:" + name, Role: "developer", CreatedAt: hourAgo, CreatedBy: name}
 	key := api.APIKey{ID: "k1", Name: name, Roles: []string{"ci"}, ExpiresAt: now.Add(48 * time.Hour)}
 	worker := api.Worker{ID: "w1", UserID: name, Agents: []string{name}, Labels: map[string]string{"gpu": name}, Capacity: 4, Running: 1, Version: name, Present: true, LastSeenAt: hourAgo}
+	question := api.Question{ID: "q1", TaskID: "t1", Kind: "approval", Text: "Delete " + name + "?", Tool: &api.ToolCall{Name: name}, Risk: "high",
+		AskedAt: hourAgo, ExpiresAt: now.Add(time.Hour), Status: "open", Choices: []api.Choice{{ID: name, Label: name}}}
 	device := api.Device{ID: "d1", UserID: name, Name: name, Trust: "trusted", Thumbprint: "th", CreatedAt: hourAgo}
 	entry := api.AuditEntry{ID: "e1", Time: hourAgo, UserID: name, Action: "task.submit", Result: "denied", ResourceID: name, Layer: "agent", Reason: name}
 	return map[string]any{
@@ -64,6 +66,9 @@ func records(name string) map[string]any {
 		"DELETE /v1/api-keys/k1":             nil,
 		"GET /v1/workers":                    api.WorkerList{Items: []api.Worker{worker}},
 		"DELETE /v1/workers/w1":              nil,
+		"GET /v1/approvals":                  api.QuestionList{Items: []api.Question{question}},
+		"POST /v1/approvals/q1":              question,
+		"POST /v1/tasks/t1/input":            api.Task{ID: "t1", Status: "running"},
 		"GET /v1/devices":                    api.DeviceList{Items: []api.Device{device}},
 		"PATCH /v1/devices/d1":               device,
 		"DELETE /v1/devices/d1":              nil,
@@ -114,6 +119,13 @@ var commands = []struct {
 		"ccl_k1_bob\n", "This is key k1, good until 2026-11-25T09:00:00Z. It is not shown again.\n"},
 	{"workers list", "GET /v1/workers", "ID  STATE  RUNNING  LAST SEEN  LABELS   AGENTS  PROJECTS  VERSION\nw1  ready  1/4      1h         gpu=bob  bob     any       bob\n", ""},
 	{"workers drain w1", "DELETE /v1/workers/w1", "w1 takes no more tasks\n", ""},
+	{"approvals", "GET /v1/approvals?limit=51", "ID  TASK  KIND      RISK  STATUS         QUESTION\nq1  t1    approval  high  expires in 1h  Delete bob? [bob]: bob\n", ""},
+	{"approvals --task t1 --kind input --status answered,expired --limit 0", "GET /v1/approvals?kind=input&limit=500&status=answered&status=expired&taskId=t1",
+		"ID  TASK  KIND      RISK  STATUS         QUESTION\nq1  t1    approval  high  expires in 1h  Delete bob? [bob]: bob\n", ""},
+	{"answer q1 --deny --reason no", `POST /v1/approvals/q1 {"approve":false,"reason":"no"}`, "q1 open\n", ""},
+	{"answer q1 --choice bob", `POST /v1/approvals/q1 {"input":"bob"}`, "q1 open\n", ""},
+	{"answer t1 --approve", `POST /v1/tasks/t1/input {"approve":true}`, "t1 is running\n", ""},
+	{"answer t1 staging", `POST /v1/tasks/t1/input {"input":"staging"}`, "t1 is running\n", ""},
 	{"device list", "GET /v1/devices", "ID  USER  NAME  TRUST    AGE  LAST SEEN  THUMBPRINT\nd1  bob   bob   trusted  1h              th\n", ""},
 	{"device trust d1", `PATCH /v1/devices/d1 {"trust":"trusted"}`, "d1 is trusted\n", ""},
 	{"device trust d1 --level untrusted", `PATCH /v1/devices/d1 {"trust":"untrusted"}`, "d1 is trusted\n", ""},

@@ -46,6 +46,8 @@ type server struct {
 	questions   []api.Question
 	asked       int // calls of Ask
 	loseAnswers int // so many of them are not answered
+	// waitWhenAsked lets a task that asked wait, as a real server does.
+	waitWhenAsked bool
 }
 
 // row is a task with its history.
@@ -251,6 +253,9 @@ func (s *server) Ask(ctx context.Context, id, token string, n api.NewQuestion) (
 	i := slices.IndexFunc(s.questions, func(q api.Question) bool { return q.ID == n.ID })
 	if i < 0 {
 		i = len(s.questions)
+		if s.waitWhenAsked {
+			s.tasks[slices.IndexFunc(s.tasks, func(t *row) bool { return t.ID == id })].Status = api.TaskWaiting
+		}
 		s.questions = append(s.questions, api.Question{ID: n.ID, TaskID: id, Kind: n.Kind, Text: n.Text, Tool: n.Tool, Status: api.QuestionOpen})
 		s.tell()
 	}
@@ -311,7 +316,9 @@ func (s *server) answer(n int, outcome api.QuestionStatus, a api.Answer) {
 		changed := s.changed
 		if n < len(s.questions) {
 			q := &s.questions[n]
-			q.Status, q.Answer, q.AnsweredBy = outcome, &a, "bob"
+			if q.Status = outcome; outcome != api.QuestionExpired {
+				q.Answer, q.AnsweredBy = &a, "bob"
+			}
 			s.tell()
 			s.mu.Unlock()
 			return
