@@ -75,6 +75,9 @@ var samples = map[string]sample{
 	"streamTasks":    {},
 	"answerTask":     {of: "waiting task", body: `{"input":"x"}`},
 	"listApprovals":  {},
+	"retryTask":      {of: "cancelled task", want: 201},
+	"getTaskTree":    {of: "task"},
+	"cancelTasks":    {query: "?q=no-such-task"},
 	"askQuestion":    {of: "task", body: `{"id":"0190b8a1-0000-4000-8000-000000000001","kind":"input","text":"t"}`, want: 422}, // without a lease
 	"getQuestion":    {of: "task", want: 422},
 	"authorizeSkill": {of: "task", body: `{"questionId":"0190b8a1-0000-4000-8000-000000000001"}`, want: 422},
@@ -87,15 +90,16 @@ var samples = map[string]sample{
 	"drainWorker":    {of: "worker", want: 204},
 	"reportTask":     {of: "task", body: `{"message":"m"}`, want: 422}, // without a lease
 
-	"listAgents":  {},
-	"getAgent":    {of: "agent"},
-	"putAgent":    {of: "agent", body: `{"name":"n","description":"d","executor":"process","process":{"command":["true"]}}`, needs: unconfined},
-	"deleteAgent": {of: "agent", needs: unconfined, want: 204},
-	"invokeAgent": {of: "agent", body: `{"description":"d","input":"i","dispatch":"manual"}`, want: 201},
-	"listSkills":  {},
-	"getSkill":    {of: "skill"},
-	"putSkill":    {of: "skill", body: `{"description":"d"}`, needs: unconfined},
-	"deleteSkill": {of: "skill", needs: unconfined, want: 204},
+	"listAgents":   {},
+	"getAgent":     {of: "agent"},
+	"putAgent":     {of: "agent", body: `{"name":"n","description":"d","executor":"process","process":{"command":["true"]}}`, needs: unconfined},
+	"deleteAgent":  {of: "agent", needs: unconfined, want: 204},
+	"invokeAgent":  {of: "agent", body: `{"description":"d","input":"i","dispatch":"manual"}`, want: 201},
+	"listSkills":   {},
+	"executeSkill": {of: "skill", body: `{"description":"d","input":"i","dispatch":"manual"}`, want: 201},
+	"getSkill":     {of: "skill"},
+	"putSkill":     {of: "skill", body: `{"description":"d"}`, needs: unconfined},
+	"deleteSkill":  {of: "skill", needs: unconfined, want: 204},
 
 	"getMe":              {},
 	"listSessions":       {},
@@ -365,6 +369,16 @@ func (w *world) make(kind string, p *person) string {
 			w.t.Fatal(err)
 		}
 		return task.ID.String()
+	case "cancelled task":
+		by.Roles = []policy.Role{policy.Admin}
+		cancelled, err := w.tasks.Submit(w.t.Context(), by, task.New{Description: p.name, Input: "i", Dispatch: task.Manual}, "")
+		if err == nil {
+			cancelled, err = w.tasks.Cancel(w.t.Context(), by, cancelled.ID)
+		}
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		return cancelled.ID.String()
 	case "waiting task":
 		by.Roles = []policy.Role{policy.Admin}
 		waiting, err := w.tasks.Submit(w.t.Context(), by, task.New{Description: p.name, Input: "i", Dispatch: task.Manual}, "")

@@ -138,6 +138,7 @@ func New(o Options) (*Server, error) {
 	s.api = humachi.New(s.router, newConfig())
 	s.api.UseMiddleware(s.authorize)
 	s.registerTasks()
+	s.registerRelatives()
 	s.registerQuestions()
 	s.registerAsking()
 	s.registerWorkers()

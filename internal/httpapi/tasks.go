@@ -28,6 +28,7 @@ type Tasks interface {
 	Count(ctx context.Context) (task.Counts, error)
 	TaskLog
 	Questions
+	Relatives
 }
 
 // What several operations take. The types are exported only because huma passes

@@ -42,6 +42,8 @@ type New struct {
 	Labels         map[string]string
 	Requires       map[string]string // labels that its worker must have
 	Metadata       json.RawMessage
+	// RetryOf is the task that it does again.
+	RetryOf *uuid.UUID `json:",omitempty"`
 	// By is the permission that submitting it takes. Default: task:submit.
 	By policy.Permission
 }
@@ -180,7 +182,7 @@ func (n *New) task(id uuid.UUID, userID string) Task {
 		Model: n.Model, Thinking: n.Thinking, SessionID: n.SessionID, ProjectID: n.ProjectID,
 		ParentTaskID: n.ParentTaskID, DependsOn: n.DependsOn, Dispatch: n.Dispatch, Priority: n.Priority,
 		RunAfter: n.RunAfter, TimeoutSeconds: n.TimeoutSeconds, MaxAttempts: n.MaxAttempts,
-		Labels: n.Labels, Requires: labelsOf(n.Requires), Metadata: n.Metadata,
+		Labels: n.Labels, Requires: labelsOf(n.Requires), Metadata: n.Metadata, RetryOf: n.RetryOf,
 	}
 }
 
@@ -216,7 +218,7 @@ func (s *Service) insert(ctx context.Context, c policy.Caller, tasks []Task, new
 			relatives = append(relatives, *t.ParentTaskID)
 		}
 	}
-	if len(relatives) == 0 && len(tasks) == 1 {
+	if len(relatives) == 0 && len(tasks) == 1 && tasks[0].RetryOf == nil {
 		return s.insertShared(ctx, news[0])
 	}
 	err := postgres.InTx(ctx, s.pool, func(tx pgx.Tx) error {
@@ -227,12 +229,18 @@ func (s *Service) insert(ctx context.Context, c policy.Caller, tasks []Task, new
 		if err := checkRelatives(tasks, at, known); err != nil {
 			return err
 		}
+		if err := checkTree(ctx, tx, tasks, at); err != nil {
+			return err
+		}
 		if err := insertTasks(ctx, tx, news, known); err != nil {
 			return err
 		}
 		for _, n := range news {
 			if n.err != nil {
 				return n.err // all or none
+			}
+			if err := n.task.link(ctx, tx); err != nil {
+				return err
 			}
 		}
 		return nil
