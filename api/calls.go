@@ -59,6 +59,7 @@ type TaskFilter struct {
 	SessionID    string
 	ProjectID    string
 	ParentTaskID string
+	ScheduleID   string
 	Labels       map[string]string // all of them
 	CreatedAfter time.Time
 	Query        string // part of the description, in any case
@@ -78,7 +79,7 @@ func (f TaskFilter) query() url.Values {
 		q.Set("createdAfter", f.CreatedAfter.UTC().Format(time.RFC3339Nano))
 	}
 	for name, value := range map[string]string{
-		"agentId": f.AgentID, "sessionId": f.SessionID, "projectId": f.ProjectID, "parentTaskId": f.ParentTaskID, "q": f.Query,
+		"agentId": f.AgentID, "sessionId": f.SessionID, "projectId": f.ProjectID, "parentTaskId": f.ParentTaskID, "scheduleId": f.ScheduleID, "q": f.Query,
 	} {
 		if value != "" {
 			q.Set(name, value)

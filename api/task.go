@@ -39,24 +39,26 @@ type Thinking string
 
 // NewTask is the body of POST /v1/tasks.
 type NewTask struct {
-	Description    string            `json:"description" minLength:"1" maxLength:"2000" doc:"What is to be done, in a line or two." example:"Analyze project architecture"`
-	Input          string            `json:"input" maxLength:"262144" doc:"What the agent is given: a prompt, a document, a diff. At most 256 KiB." example:"Review the current codebase structure"`
-	AgentID        string            `json:"agentId,omitempty" maxLength:"128" doc:"The agent that is to run it. Default: general-purpose." example:"architecture-advisor"`
-	SkillID        string            `json:"skillId,omitempty" maxLength:"128" doc:"A skill the agent is asked to use."`
-	Model          string            `json:"model,omitempty" maxLength:"200" doc:"The model to use, where the agent's executor has a choice."`
-	Thinking       Thinking          `json:"thinking,omitempty" enum:"off,minimal,low,medium,high" doc:"How much the model may reason before it answers."`
-	SessionID      string            `json:"sessionId,omitempty" maxLength:"128" doc:"The session that the task belongs to."`
-	ProjectID      string            `json:"projectId,omitempty" maxLength:"128" doc:"The project that the task belongs to."`
-	ParentTaskID   string            `json:"parentTaskId,omitempty" format:"uuid" doc:"The task that this one is a part of. Cancelling the parent cancels it."`
-	DependsOn      []string          `json:"dependsOn,omitempty" maxItems:"100" doc:"Tasks that must complete before this one may start; it fails when one of them fails or is cancelled."`
-	Dispatch       Dispatch          `json:"dispatch,omitempty" enum:"auto,manual" doc:"auto (default): offered to workers. manual: driven by the submitter with PATCH."`
-	Priority       int               `json:"priority,omitempty" minimum:"-100" maximum:"100" doc:"Higher is claimed first."`
-	RunAfter       *time.Time        `json:"runAfter,omitempty" doc:"Not offered to workers before this time."`
-	TimeoutSeconds int               `json:"timeoutSeconds,omitempty" minimum:"0" maximum:"604800" doc:"How long one attempt may take. 0 (default): no limit."`
-	MaxAttempts    int               `json:"maxAttempts,omitempty" minimum:"0" maximum:"100" doc:"How often the task may be tried before it counts as failed. 0 means the default, 1."`
-	Labels         map[string]string `json:"labels,omitempty" doc:"At most 64 labels; a key has 1 to 256 bytes, a value at most 256." example:"{\"team\":\"platform\"}"`
-	Requires       map[string]string `json:"requires,omitempty" doc:"Labels that a worker must have to be given the task." example:"{\"gpu\":\"true\"}"`
-	Metadata       json.RawMessage   `json:"metadata,omitempty" doc:"Any JSON object, at most 64 KiB. Kept as it is; agents may read it." example:"{\"path\":\".\"}"`
+	Description      string            `json:"description" minLength:"1" maxLength:"2000" doc:"What is to be done, in a line or two." example:"Analyze project architecture"`
+	Input            string            `json:"input" maxLength:"262144" doc:"What the agent is given: a prompt, a document, a diff. At most 256 KiB." example:"Review the current codebase structure"`
+	AgentID          string            `json:"agentId,omitempty" maxLength:"128" doc:"The agent that is to run it. Default: general-purpose." example:"architecture-advisor"`
+	SkillID          string            `json:"skillId,omitempty" maxLength:"128" doc:"A skill the agent is asked to use."`
+	Model            string            `json:"model,omitempty" maxLength:"200" doc:"The model to use, where the agent's executor has a choice."`
+	Thinking         Thinking          `json:"thinking,omitempty" enum:"off,minimal,low,medium,high" doc:"How much the model may reason before it answers."`
+	SessionID        string            `json:"sessionId,omitempty" maxLength:"128" doc:"The session that the task belongs to."`
+	ProjectID        string            `json:"projectId,omitempty" maxLength:"128" doc:"The project that the task belongs to."`
+	ParentTaskID     string            `json:"parentTaskId,omitempty" format:"uuid" doc:"The task that this one is a part of. Cancelling the parent cancels it."`
+	DependsOn        []string          `json:"dependsOn,omitempty" maxItems:"100" doc:"Tasks that must complete before this one may start; it fails when one of them fails or is cancelled."`
+	Dispatch         Dispatch          `json:"dispatch,omitempty" enum:"auto,manual" doc:"auto (default): offered to workers. manual: driven by the submitter with PATCH."`
+	Priority         int               `json:"priority,omitempty" minimum:"-100" maximum:"100" doc:"Each step moves it some fifty turns ahead, within its project."`
+	ConcurrencyKey   string            `json:"concurrencyKey,omitempty" maxLength:"128" doc:"Of the project's tasks with the same key only so many run at once." example:"deploy"`
+	ConcurrencyLimit int               `json:"concurrencyLimit,omitempty" minimum:"0" maximum:"10000" doc:"How many. 0 means the default, 1."`
+	RunAfter         *time.Time        `json:"runAfter,omitempty" doc:"Not offered to workers before this time."`
+	TimeoutSeconds   int               `json:"timeoutSeconds,omitempty" minimum:"0" maximum:"604800" doc:"How long one attempt may take. 0 (default): no limit."`
+	MaxAttempts      int               `json:"maxAttempts,omitempty" minimum:"0" maximum:"100" doc:"How often the task may be tried before it counts as failed. 0 means the default, 1."`
+	Labels           map[string]string `json:"labels,omitempty" doc:"At most 64 labels; a key has 1 to 256 bytes, a value at most 256." example:"{\"team\":\"platform\"}"`
+	Requires         map[string]string `json:"requires,omitempty" doc:"Labels that a worker must have to be given the task." example:"{\"gpu\":\"true\"}"`
+	Metadata         json.RawMessage   `json:"metadata,omitempty" doc:"Any JSON object, at most 64 KiB. Kept as it is; agents may read it." example:"{\"path\":\".\"}"`
 }
 
 // NewTaskBatch is the body of POST /v1/tasks/batch.
@@ -66,38 +68,49 @@ type NewTaskBatch struct {
 
 // Task is a task as it is at one moment.
 type Task struct {
-	ID             string            `json:"id" format:"uuid" doc:"A UUIDv7: ids sort by time of submission."`
-	Status         TaskStatus        `json:"status" enum:"pending,planning,running,waiting,completed,failed,cancelled"`
-	Description    string            `json:"description"`
-	Input          string            `json:"input"`
-	AgentID        string            `json:"agentId"`
-	SkillID        string            `json:"skillId,omitempty"`
-	Model          string            `json:"model,omitempty"`
-	Thinking       Thinking          `json:"thinking,omitempty"`
-	SessionID      string            `json:"sessionId,omitempty"`
-	ProjectID      string            `json:"projectId,omitempty"`
-	UserID         string            `json:"userId" doc:"The principal that submitted it."`
-	ParentTaskID   string            `json:"parentTaskId,omitempty"`
-	DependsOn      []string          `json:"dependsOn,omitempty"`
-	Dispatch       Dispatch          `json:"dispatch" enum:"auto,manual"`
-	Priority       int               `json:"priority"`
-	Labels         map[string]string `json:"labels,omitempty"`
-	Requires       map[string]string `json:"requires,omitempty"`
-	Metadata       json.RawMessage   `json:"metadata,omitempty"`
-	Progress       int               `json:"progress" minimum:"0" maximum:"100" doc:"Percent."`
-	Output         string            `json:"output,omitempty"`
-	Error          string            `json:"error,omitempty"`
-	WaitingReason  WaitingReason     `json:"waitingReason,omitempty" enum:"input,approval,retry,worker-lost,dependency" doc:"Why a waiting task waits."`
-	Attempt        int               `json:"attempt" doc:"How often a worker has claimed the task."`
-	MaxAttempts    int               `json:"maxAttempts"`
-	RunAfter       *time.Time        `json:"runAfter,omitempty"`
-	TimeoutSeconds int               `json:"timeoutSeconds,omitempty"`
-	CreatedAt      time.Time         `json:"createdAt"`
-	UpdatedAt      time.Time         `json:"updatedAt"`
-	StartedAt      *time.Time        `json:"startedAt,omitempty"`
-	CompletedAt    *time.Time        `json:"completedAt,omitempty"`
-	RetryOf        string            `json:"retryOf,omitempty" format:"uuid" doc:"The task that this one does again."`
-	RetriedBy      string            `json:"retriedBy,omitempty" format:"uuid" doc:"The task that does this one again."`
+	ID               string            `json:"id" format:"uuid" doc:"A UUIDv7: ids sort by time of submission."`
+	Status           TaskStatus        `json:"status" enum:"pending,planning,running,waiting,completed,failed,cancelled"`
+	Description      string            `json:"description"`
+	Input            string            `json:"input"`
+	AgentID          string            `json:"agentId"`
+	SkillID          string            `json:"skillId,omitempty"`
+	Model            string            `json:"model,omitempty"`
+	Thinking         Thinking          `json:"thinking,omitempty"`
+	SessionID        string            `json:"sessionId,omitempty"`
+	ProjectID        string            `json:"projectId,omitempty"`
+	UserID           string            `json:"userId" doc:"The principal that submitted it."`
+	ParentTaskID     string            `json:"parentTaskId,omitempty"`
+	ScheduleID       string            `json:"scheduleId,omitempty" doc:"The schedule that submitted it."`
+	DependsOn        []string          `json:"dependsOn,omitempty"`
+	Dispatch         Dispatch          `json:"dispatch" enum:"auto,manual"`
+	Priority         int               `json:"priority"`
+	ConcurrencyKey   string            `json:"concurrencyKey,omitempty"`
+	ConcurrencyLimit int               `json:"concurrencyLimit,omitempty"`
+	Pending          *PendingReason    `json:"pendingReason,omitempty" doc:"Of a task that waits for a worker, and is asked for by its id: why it does not run."`
+	Labels           map[string]string `json:"labels,omitempty"`
+	Requires         map[string]string `json:"requires,omitempty"`
+	Metadata         json.RawMessage   `json:"metadata,omitempty"`
+	Progress         int               `json:"progress" minimum:"0" maximum:"100" doc:"Percent."`
+	Output           string            `json:"output,omitempty"`
+	Error            string            `json:"error,omitempty"`
+	WaitingReason    WaitingReason     `json:"waitingReason,omitempty" enum:"input,approval,retry,worker-lost,dependency" doc:"Why a waiting task waits."`
+	Attempt          int               `json:"attempt" doc:"How often a worker has claimed the task."`
+	MaxAttempts      int               `json:"maxAttempts"`
+	RunAfter         *time.Time        `json:"runAfter,omitempty"`
+	TimeoutSeconds   int               `json:"timeoutSeconds,omitempty"`
+	CreatedAt        time.Time         `json:"createdAt"`
+	UpdatedAt        time.Time         `json:"updatedAt"`
+	StartedAt        *time.Time        `json:"startedAt,omitempty"`
+	CompletedAt      *time.Time        `json:"completedAt,omitempty"`
+	RetryOf          string            `json:"retryOf,omitempty" format:"uuid" doc:"The task that this one does again."`
+	RetriedBy        string            `json:"retriedBy,omitempty" format:"uuid" doc:"The task that does this one again."`
+}
+
+// PendingReason says why a task that waits for a worker does not run.
+type PendingReason struct {
+	Reason string `json:"reason" enum:"dependency,not-before,limit,no-worker,turn" doc:"turn: others come before, or the workers are busy."`
+	Limit  string `json:"limit,omitempty" doc:"The limit that is reached, as kind:name." example:"project:web"`
+	Ahead  int    `json:"ahead,omitempty" doc:"How many tasks of the project come before, up to 1,000."`
 }
 
 // TaskTree answers GET /v1/tasks/{id}/tree.

@@ -36,7 +36,7 @@ type submitFlags struct {
 }
 
 func (c *cli) submitCommand() *cobra.Command {
-	f := submitFlags{thinking: choice{of: []string{"off", "minimal", "low", "medium", "high"}}}
+	f := newSubmitFlags()
 	cmd := &cobra.Command{
 		Use:   "submit [DESCRIPTION]",
 		Short: "Submit a task",
@@ -54,8 +54,24 @@ first line of the input stands for it.`,
 			}
 			return nil
 		},
-		RunE: func(cmd *cobra.Command, args []string) error { return c.submit(cmd, args, &f) },
+		RunE: func(cmd *cobra.Command, args []string) error { return c.submit(cmd, args, f) },
 	}
+	flags := cmd.Flags()
+	f.register(cmd)
+	flags.StringVar(&f.task.ParentTaskID, "parent", "", "`id` of the task that this one is a part of")
+	flags.StringSliceVar(&f.task.DependsOn, "depends-on", nil, "`ids` of tasks that must complete first; repeat it or separate by commas")
+	flags.StringVar(&f.runAfter, "run-after", "", "not before then: a `time` (2026-01-31T18:00:00Z) or a duration from now (8h)")
+	flags.StringVar(&f.key, "idempotency-key", "", "a `key` of your own: submits once, however often it is given")
+	flags.BoolVarP(&f.watch, "watch", "w", false, "follow the task to its end, then print its output")
+	return cmd
+}
+
+func newSubmitFlags() *submitFlags {
+	return &submitFlags{thinking: choice{of: []string{"off", "minimal", "low", "medium", "high"}}}
+}
+
+// register adds the flags that say what a task is.
+func (f *submitFlags) register(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringVar(&f.task.AgentID, "agent", "", "`id` of the agent that is to run it (default general-purpose)")
 	flags.StringVar(&f.input, "input", "", "`text` that the agent is given: a prompt, a document, a diff")
@@ -65,20 +81,16 @@ first line of the input stands for it.`,
 	flags.Var(&f.thinking, "thinking", "how much the model may reason: "+strings.Join(f.thinking.of, ", "))
 	flags.StringVar(&f.task.SessionID, "session", "", "`id` of the session that the task belongs to")
 	flags.StringVar(&f.task.ProjectID, "project", "", "`id` of the project that the task belongs to")
-	flags.StringVar(&f.task.ParentTaskID, "parent", "", "`id` of the task that this one is a part of")
-	flags.StringSliceVar(&f.task.DependsOn, "depends-on", nil, "`ids` of tasks that must complete first; repeat it or separate by commas")
 	flags.StringArrayVar(&f.labels, "label", nil, "a label, `key=value`; repeat it for more")
 	flags.StringArrayVar(&f.requires, "requires", nil, "a label that the worker must have, `key=value`; repeat it for more")
 	flags.StringVar(&f.metadata, "metadata", "", "a `JSON` object that agents may read")
 	flags.IntVar(&f.task.Priority, "priority", 0, "`number` from -100 to 100; higher is run first")
+	flags.StringVar(&f.task.ConcurrencyKey, "concurrency-key", "", "tasks of the project with this `key` do not run at once")
+	flags.IntVar(&f.task.ConcurrencyLimit, "concurrency-limit", 0, "`number` of tasks with the key that may run at once (default 1)")
 	flags.DurationVar(&f.timeout, "timeout", 0, "how long one attempt may take, for example 30m (default no limit)")
 	flags.IntVar(&f.task.MaxAttempts, "max-attempts", 0, "`number` of times it may be tried (default 1)")
-	flags.StringVar(&f.runAfter, "run-after", "", "not before then: a `time` (2026-01-31T18:00:00Z) or a duration from now (8h)")
 	flags.BoolVar(&f.manual, "manual", false, "nobody runs it: the submitter reports on it")
-	flags.StringVar(&f.key, "idempotency-key", "", "a `key` of your own: submits once, however often it is given")
-	flags.BoolVarP(&f.watch, "watch", "w", false, "follow the task to its end, then print its output")
 	completeFlag(cmd, "thinking", f.thinking.of...)
-	return cmd
 }
 
 func (c *cli) submit(cmd *cobra.Command, args []string, f *submitFlags) error {

@@ -36,6 +36,7 @@ func (f *filterFlags) register(cmd *cobra.Command) {
 	flags.StringVar(&f.filter.SessionID, "session", "", "tasks of this session `id`")
 	flags.StringVar(&f.filter.ProjectID, "project", "", "tasks of this project `id`")
 	flags.StringVar(&f.filter.ParentTaskID, "parent", "", "parts of this task `id`")
+	flags.StringVar(&f.filter.ScheduleID, "schedule", "", "runs of this schedule `id`")
 	flags.StringArrayVar(&f.labels, "label", nil, "tasks with this label, `key=value`; repeat it to ask for several at once")
 	flags.StringVar(&f.since, "since", "", "tasks submitted after a `time` (2026-01-31T18:00:00Z) or within a duration (24h)")
 	flags.StringVarP(&f.filter.Query, "query", "q", "", "tasks whose description holds this `text`")
@@ -154,6 +155,9 @@ func (c *cli) taskDetails(t api.Task) {
 	if t.WaitingReason != "" {
 		status += " (" + string(t.WaitingReason) + ")"
 	}
+	if p := t.Pending; p != nil {
+		status += ", " + pendingText(*p)
+	}
 	if !t.Status.Terminal() {
 		status += fmt.Sprintf(", %d%%", t.Progress)
 	}
@@ -238,4 +242,22 @@ func labelText(labels map[string]string) string {
 		list = append(list, key+"="+labels[key])
 	}
 	return strings.Join(list, ", ")
+}
+
+// pendingText says why a task does not run.
+func pendingText(p api.PendingReason) string {
+	switch p.Reason {
+	case "dependency":
+		return "waits for tasks that it depends on"
+	case "not-before":
+		return "its time has not come"
+	case "limit":
+		return "the limit " + p.Limit + " is reached"
+	case "no-worker":
+		return "no worker is there that could run it"
+	}
+	if p.Ahead == 0 {
+		return "next in turn"
+	}
+	return fmt.Sprintf("behind %d others", p.Ahead)
 }

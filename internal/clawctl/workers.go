@@ -3,7 +3,6 @@ package clawctl
 import (
 	"context"
 	"fmt"
-	"iter"
 	"strings"
 	"time"
 
@@ -13,21 +12,7 @@ import (
 )
 
 func (c *cli) workersCommand() *cobra.Command {
-	all := everyOne(c, func(client *api.Client, ctx context.Context) iter.Seq2[api.Worker, error] {
-		return func(yield func(api.Worker, error) bool) {
-			workers, err := client.Workers(ctx)
-			if err != nil {
-				yield(api.Worker{}, err)
-				return
-			}
-			for _, w := range workers {
-				if !yield(w, nil) {
-					return
-				}
-			}
-		}
-	})
-	list := listing(c, "List workers, with their load", "workers", all, func(all []api.Worker) any { return api.WorkerList{Items: all} },
+	list := listing(c, "List workers, with their load", "workers", everyOne(c, inOne((*api.Client).Workers)), func(all []api.Worker) any { return api.WorkerList{Items: all} },
 		[]string{"ID", "STATE", "RUNNING", "LAST SEEN", "LABELS", "AGENTS", "PROJECTS", "VERSION"},
 		func(w api.Worker) []string {
 			return []string{

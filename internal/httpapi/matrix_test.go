@@ -83,12 +83,23 @@ var samples = map[string]sample{
 	"authorizeSkill": {of: "task", body: `{"questionId":"0190b8a1-0000-4000-8000-000000000001"}`, want: 422},
 	"answerQuestion": {of: "question", body: `{"approve":true}`},
 
+	"createSchedule":  {body: `{"name":"n","intervalSeconds":3600,"task":{"description":"d","input":"i","dispatch":"manual"}}`, want: 201},
+	"listSchedules":   {},
+	"getSchedule":     {of: "schedule"},
+	"updateSchedule":  {of: "schedule", body: `{"paused":true}`},
+	"deleteSchedule":  {of: "schedule", want: 204},
+	"triggerSchedule": {of: "schedule", want: 201},
+
 	"registerWorker": {write: newWorkerBody, want: 204},
 	"listWorkers":    {},
 	"claimTasks":     {of: "worker", body: `{"max":1}`},
 	"heartbeat":      {of: "worker", body: `{}`},
 	"drainWorker":    {of: "worker", want: 204},
 	"reportTask":     {of: "task", body: `{"message":"m"}`, want: 422}, // without a lease
+
+	"listLimits":  {},
+	"putLimit":    {body: `{"maxConcurrentTasks":5}`, needs: unconfined},
+	"deleteLimit": {of: "limit", needs: unconfined, other: 403, want: 204},
 
 	"listAgents":   {},
 	"getAgent":     {of: "agent"},
@@ -399,6 +410,13 @@ func (w *world) make(kind string, p *person) string {
 			w.t.Fatal(err)
 		}
 		return q.ID.String()
+	case "schedule":
+		by.Roles = []policy.Role{policy.Admin}
+		sc, err := w.tasks.CreateSchedule(w.t.Context(), by, task.NewSchedule{Name: p.name, IntervalSeconds: 3600, Task: task.New{Description: p.name, Dispatch: task.Manual}})
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		return sc.ID.String()
 	case "agent":
 		id := w.next()
 		w.must(w.root, 201, "PUT", "/v1/agents/"+id, samples["putAgent"].body)
@@ -430,6 +448,9 @@ func (w *world) make(kind string, p *person) string {
 		return cmp.Or(p.project, "shop")
 	case "entry":
 		return w.entries[p.name]
+	case "limit":
+		w.must(w.root, 200, "PUT", "/v1/limits/agent", samples["putLimit"].body)
+		return ""
 	case "worker":
 		body := newWorkerBody(w, p, "")
 		w.must(w.root, 204, "POST", "/v1/workers", body)
@@ -528,7 +549,7 @@ func (w *world) request(op operation, who, whose *person) (path, body string) {
 	if s.of != "" {
 		id = w.make(s.of, whose)
 	}
-	path = strings.NewReplacer("{id}", id, "{key}", "k", "{version}", "1", "{questionId}", "0190b8a1-0000-4000-8000-000000000001", "{skillId}", "s").Replace(op.path) + s.query
+	path = strings.NewReplacer("{kind}", "agent", "{id}", id, "{key}", "k", "{version}", "1", "{questionId}", "0190b8a1-0000-4000-8000-000000000001", "{skillId}", "s").Replace(op.path) + s.query
 	body = strings.ReplaceAll(s.body, "{project}", whose.project)
 	if s.write != nil {
 		body = s.write(w, who, id)

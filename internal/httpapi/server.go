@@ -29,6 +29,7 @@ type Bus interface {
 type Options struct {
 	Tasks     Tasks
 	Workers   Workers
+	Limiter   ConcurrencyLimits
 	Registry  Registry
 	Bus       Bus
 	Access    Access
@@ -61,24 +62,25 @@ type Options struct {
 
 // Server serves the API.
 type Server struct {
-	tasks     Tasks
-	workers   Workers
-	registry  Registry
-	access    Access
-	identity  Identity
-	policies  Policies
-	documents PolicyDocuments
-	config    api.RuntimeConfig
-	recorder  Recorder
-	audit     AuditLog
-	publicURL string
-	limits    limits
-	ready     func(context.Context) error
-	metrics   *metrics
-	log       *slog.Logger
-	version   string
-	mode      string
-	started   time.Time
+	tasks       Tasks
+	workers     Workers
+	concurrency ConcurrencyLimits
+	registry    Registry
+	access      Access
+	identity    Identity
+	policies    Policies
+	documents   PolicyDocuments
+	config      api.RuntimeConfig
+	recorder    Recorder
+	audit       AuditLog
+	publicURL   string
+	limits      limits
+	ready       func(context.Context) error
+	metrics     *metrics
+	log         *slog.Logger
+	version     string
+	mode        string
+	started     time.Time
 
 	router  *chi.Mux
 	api     huma.API
@@ -96,7 +98,7 @@ type Server struct {
 // New returns a server. Its streams live while Run runs.
 func New(o Options) (*Server, error) {
 	s := &Server{
-		tasks: o.Tasks, workers: o.Workers, registry: o.Registry, access: o.Access, ready: o.Ready,
+		tasks: o.Tasks, workers: o.Workers, concurrency: o.Limiter, registry: o.Registry, access: o.Access, ready: o.Ready,
 		identity: o.Identity, policies: o.Policies, documents: o.Documents, config: o.Config, recorder: o.Recorder, audit: o.Audit, publicURL: o.PublicURL, limits: newLimits(o.Limits),
 		metrics: newMetrics(o.Metrics), log: o.Log, version: o.Version, mode: o.Mode,
 		started: time.Now(), router: chi.NewMux(), stopping: make(chan struct{}), writeTimeout: writeTimeout,
@@ -141,7 +143,9 @@ func New(o Options) (*Server, error) {
 	s.registerRelatives()
 	s.registerQuestions()
 	s.registerAsking()
+	s.registerSchedules()
 	s.registerWorkers()
+	s.registerConcurrencyLimits()
 	s.registerStreams()
 	s.registerSessions()
 	s.registerMemory()

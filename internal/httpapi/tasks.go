@@ -25,7 +25,10 @@ type Tasks interface {
 	Update(ctx context.Context, c policy.Caller, id uuid.UUID, p task.Patch) (task.Task, error)
 	Cancel(ctx context.Context, c policy.Caller, id uuid.UUID) (task.Task, error)
 	Events(ctx context.Context, c policy.Caller, id uuid.UUID, after int64, limit int) ([]task.Event, error)
+	Schedules
 	Count(ctx context.Context) (task.Counts, error)
+	// Delay explains why a task that waits for a worker does not run.
+	Delay(ctx context.Context, t task.Task) (*task.Delay, error)
 	TaskLog
 	Questions
 	Relatives
@@ -59,6 +62,7 @@ type (
 		SessionID    string    `query:"sessionId"`
 		ProjectID    string    `query:"projectId"`
 		ParentTaskID string    `query:"parentTaskId" format:"uuid"`
+		ScheduleID   string    `query:"scheduleId" format:"uuid"`
 		Label        []string  `query:"label,explode" doc:"key=value; repeat it to ask for several at once."`
 		CreatedAfter time.Time `query:"createdAfter"`
 		Query        string    `query:"q" maxLength:"200" doc:"Part of the description, in any case."`
@@ -184,6 +188,13 @@ func (in *FilterInput) filter() (task.Filter, error) {
 		}
 		f.ParentTaskID = &id
 	}
+	if in.ScheduleID != "" {
+		id, err := parseID(in.ScheduleID, "query.scheduleId")
+		if err != nil {
+			return f, err
+		}
+		f.ScheduleID = &id
+	}
 	for _, label := range in.Label {
 		k, v, ok := strings.Cut(label, "=")
 		if !ok || k == "" {
@@ -207,7 +218,15 @@ func (s *Server) getTask(ctx context.Context, c policy.Caller, in *IDInput) (*ta
 		return nil, err
 	}
 	t, err := s.tasks.Get(ctx, c, id)
-	return &taskOutput{WireTask(t)}, err
+	if err != nil {
+		return nil, err
+	}
+	wire := WireTask(t)
+	why, err := s.tasks.Delay(ctx, t)
+	if why != nil {
+		wire.Pending = &api.PendingReason{Reason: string(why.Reason), Limit: why.Limit, Ahead: why.Ahead}
+	}
+	return &taskOutput{wire}, err
 }
 
 func (s *Server) updateTask(ctx context.Context, c policy.Caller, in *struct {

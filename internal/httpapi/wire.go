@@ -16,7 +16,7 @@ func WireTask(t task.Task) api.Task {
 		ID: t.ID.String(), Status: api.TaskStatus(t.Status), Description: t.Description, Input: t.Input,
 		AgentID: t.AgentID, SkillID: t.SkillID, Model: t.Model, Thinking: api.Thinking(t.Thinking),
 		SessionID: t.SessionID, ProjectID: t.ProjectID, UserID: t.UserID, DependsOn: uuidStrings(t.DependsOn),
-		Dispatch: api.Dispatch(t.Dispatch), Priority: t.Priority, Labels: t.Labels, Requires: t.Requires, Metadata: t.Metadata,
+		Dispatch: api.Dispatch(t.Dispatch), Priority: t.Priority, ConcurrencyKey: t.ConcurrencyKey, ConcurrencyLimit: t.ConcurrencyLimit, Labels: t.Labels, Requires: t.Requires, Metadata: t.Metadata,
 		Progress: t.Progress, Output: t.Output, Error: t.Error, WaitingReason: api.WaitingReason(t.WaitingReason),
 		Attempt: t.Attempt, MaxAttempts: t.MaxAttempts, TimeoutSeconds: t.TimeoutSeconds,
 		CreatedAt: t.CreatedAt.UTC(), UpdatedAt: t.UpdatedAt.UTC(),
@@ -29,6 +29,9 @@ func WireTask(t task.Task) api.Task {
 	}
 	if t.RetriedBy != nil {
 		w.RetriedBy = t.RetriedBy.String()
+	}
+	if t.ScheduleID != nil {
+		w.ScheduleID = t.ScheduleID.String()
 	}
 	if t.RunAfter != nil {
 		at := t.RunAfter.UTC()
@@ -66,7 +69,7 @@ func newTask(n api.NewTask, at string) (task.New, error) {
 	return task.New{
 		Description: n.Description, Input: n.Input, AgentID: n.AgentID, SkillID: n.SkillID,
 		Model: n.Model, Thinking: string(n.Thinking), SessionID: n.SessionID, ProjectID: n.ProjectID,
-		ParentTaskID: parent, DependsOn: dependsOn, Dispatch: task.Dispatch(n.Dispatch), Priority: n.Priority,
+		ParentTaskID: parent, DependsOn: dependsOn, Dispatch: task.Dispatch(n.Dispatch), Priority: n.Priority, ConcurrencyKey: n.ConcurrencyKey, ConcurrencyLimit: n.ConcurrencyLimit,
 		RunAfter: n.RunAfter, TimeoutSeconds: n.TimeoutSeconds, MaxAttempts: n.MaxAttempts,
 		Labels: n.Labels, Requires: n.Requires, Metadata: n.Metadata,
 	}, err

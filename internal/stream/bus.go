@@ -22,6 +22,9 @@ const (
 	WorkReady Topic = "work"
 	// LeaseLost: the worker with the signal's ID holds a lease less.
 	LeaseLost Topic = "lease"
+	// TasksParked: limits hold tasks back, which want to be looked at when others
+	// end. No ID.
+	TasksParked Topic = "parked"
 	// WorkersChanged: workers have come or gone, or can run something else. No ID.
 	WorkersChanged Topic = "workers"
 	// AccessChanged: what callers may do has changed: a session, a user, a

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"unicode/utf8"
 
 	"github.com/google/uuid"
@@ -240,6 +241,8 @@ WITH before AS (
 			THEN clock_timestamp() + least(2 ^ (t.attempt - 1), 300) * (0.8 + 0.4 * random()) * interval '1 second'
 			ELSE t.run_after END,
 		claimable = b.release,
+		tag = CASE WHEN b.release THEN least(t.tag, ` + nextSQL + `) ELSE t.tag END,
+		rank = CASE WHEN b.release THEN least(t.tag, ` + nextSQL + `) - ` + strconv.Itoa(priorityWorth) + ` * t.priority ELSE t.rank END,
 		progress = coalesce(b.progress, t.progress),
 		output = coalesce(b.output, t.output),
 		error = coalesce(b.error, t.error),
@@ -330,6 +333,9 @@ func (s *Service) apply(ctx context.Context, ch change) (Task, error) {
 	s.announceCancelled(children)
 	if t.WaitingReason == ForRetry {
 		poke(s.sweepSoon)
+	}
+	if ch.release || ch.status.Terminal() || ch.status == Failed {
+		s.leftRoom()
 	}
 	if ch.release {
 		s.bus.Publish(stream.Signal{Topic: stream.WorkReady})

@@ -28,17 +28,14 @@ type Lease struct {
 const maxLeasesLost = 5
 
 var claimSQL = `
-WITH worker AS MATERIALIZED (
+WITH RECURSIVE worker AS MATERIALIZED (
 	SELECT * FROM workers WHERE id = $1 AND owner = $2 AND NOT draining
-), picked AS MATERIALIZED (
-	SELECT id, updated_at, run_after FROM tasks
-	WHERE claimable AND EXISTS (SELECT FROM worker)
-		AND ((SELECT agents FROM worker) IS NULL OR agent_id = ANY ((SELECT agents FROM worker)::text[]))
-		AND ((SELECT only_agents FROM worker) IS NULL OR agent_id = ANY ((SELECT only_agents FROM worker)::text[]))
-		AND ((SELECT projects FROM worker) IS NULL OR project_id = ANY ((SELECT projects FROM worker)::text[]))
-		AND requires <@ (SELECT labels FROM worker) AND labels @> (SELECT only_labels FROM worker)
-	ORDER BY priority DESC, id LIMIT $3
-	FOR UPDATE SKIP LOCKED
+), ` + candidatesSQL + `, picked AS MATERIALIZED (
+	SELECT t.id, t.updated_at, t.run_after, j.turn, j.held_by FROM tasks t JOIN judged j USING (id)
+	WHERE t.claimable FOR UPDATE OF t SKIP LOCKED
+), parked AS (
+	UPDATE tasks t SET claimable = false, parked_by = p.held_by FROM picked p WHERE t.id = p.id AND p.held_by <> ''
+	RETURNING ` + columns + `
 ), claimed AS (
 	UPDATE tasks t SET
 		status = CASE t.status WHEN 'pending' THEN 'planning' ELSE 'running' END,
@@ -46,21 +43,35 @@ WITH worker AS MATERIALIZED (
 		lease_token = gen_random_uuid(), lease_expires_at = clock_timestamp() + $4::interval,
 		started_at = coalesce(t.started_at, clock_timestamp()), updated_at = clock_timestamp(),
 		last_seq = t.last_seq + 1, last_txid = greatest(t.last_txid, pg_current_xact_id())
-	FROM picked p WHERE t.id = p.id
-	RETURNING ` + columns + `, t.last_txid, t.lease_token, t.lease_expires_at,
+	FROM picked p WHERE t.id = p.id AND p.held_by = ''
+	RETURNING ` + columns + `, t.last_txid, t.lease_token, t.lease_expires_at, p.turn, t.tag,
 		t.updated_at - greatest(p.updated_at, p.run_after) AS waited
 ), logged AS (
 	INSERT INTO task_events (task_id, seq, txid, created_at, type, status, message)
 	SELECT id, last_seq, last_txid, updated_at, 'status', status, 'attempt ' || attempt || ' on worker ' || $1::text FROM claimed
+), advanced AS (
+	INSERT INTO turns (project_id, tag) SELECT project_id, max(tag) FROM claimed GROUP BY project_id
+	ON CONFLICT (project_id) DO UPDATE SET tag = greatest(turns.tag, excluded.tag)
 ), audited AS (
 	` + audit.InsertSQL(5, `JOIN (SELECT id, project_id, row_number() OVER (ORDER BY id) AS n FROM claimed) c USING (n)`,
 	map[string]string{"resource_id": "c.id::text", "project_id": "c.project_id"}) + `
 )
-SELECT ` + columns + `, t.lease_token, t.lease_expires_at, t.waited FROM claimed t ORDER BY t.priority DESC, t.id`
+SELECT * FROM (
+	SELECT ` + columns + `, t.lease_token, t.lease_expires_at, t.waited, t.turn FROM claimed t
+	UNION ALL
+	SELECT ` + columns + `, '00000000-0000-0000-0000-000000000000', now(), '0', 0 FROM parked t
+) found ORDER BY turn`
 
-// Claim leases up to max tasks to the worker, highest priority first, then
-// oldest, of those that it has registered for and that its credential lets it
-// serve. Two workers never get the same task. If there is no work it waits for
+// found is a task that claimSQL has leased, or that it has parked: then there is
+// no lease.
+type found struct {
+	Lease
+	Turn int
+}
+
+// Claim leases up to max tasks to the worker, in the order of their turns, of
+// those that it has registered for, that its credential lets it serve and that
+// limits have room for. Two workers never get the same task. If there is no work it waits for
 // some, at most wait; no lease is not an error. draining says that there will be
 // none: the worker is to finish and stop.
 //
@@ -104,14 +115,28 @@ func (s *Service) claim(ctx context.Context, c policy.Caller, workerID string, m
 	for i := range entries {
 		entries[i] = audit.NewEntry(c, actionClaim, resourceType, "", policy.Decision{Allowed: true, Reason: "offered to worker " + workerID})
 	}
-	b := &pgx.Batch{}
-	queuePresent(b, c, workerID, &draining)
-	b.Queue(claimSQL, append([]any{workerID, c.UserID, max, s.lease}, audit.Args(entries...)...)...).Query(func(rows pgx.Rows) (err error) {
-		leases, err = pgx.CollectRows(rows, pgx.RowToStructByName[Lease])
-		return err
-	})
-	if err := s.pool.SendBatch(ctx, b).Close(); err != nil {
-		return nil, false, postgres.Fault(audit.Fault(fmt.Errorf("claim: %w", err)))
+	for again := true; again && len(leases) < max; {
+		again = false
+		b := &pgx.Batch{}
+		b.Queue(`SELECT pg_advisory_xact_lock($1)`, claimLock)
+		queuePresent(b, c, workerID, &draining)
+		b.Queue(claimSQL, append([]any{workerID, c.UserID, max - len(leases), s.lease}, audit.Args(entries...)...)...).Query(func(rows pgx.Rows) error {
+			all, err := pgx.CollectRows(rows, pgx.RowToStructByName[found])
+			for _, f := range all {
+				if f.LeaseToken != uuid.Nil {
+					leases = append(leases, f.Lease)
+				} else if again = true; !s.parked.Swap(true) { // others stood behind it
+					s.bus.Publish(stream.Signal{Topic: stream.TasksParked})
+				}
+			}
+			return err
+		})
+		if err := s.pool.SendBatch(ctx, b).Close(); err != nil {
+			if len(leases) > 0 { // of a turn before
+				break
+			}
+			return nil, false, postgres.Fault(audit.Fault(fmt.Errorf("claim: %w", err)))
+		}
 	}
 	signals := make([]stream.Signal, len(leases))
 	for i, l := range leases {
@@ -200,7 +225,7 @@ func (s *Service) renew(ctx context.Context, c policy.Caller, workerID string, l
 
 // loseLeases takes the leases away for which the condition holds. Their tasks
 // wait for the next claim, or fail if they have lost too many workers.
-const loseLeasesSQL = `
+var loseLeasesSQL = `
 WITH lost AS MATERIALIZED (
 	SELECT id FROM tasks WHERE lease_token IS NOT NULL AND %s FOR UPDATE SKIP LOCKED
 ), changed AS (
@@ -209,7 +234,7 @@ WITH lost AS MATERIALIZED (
 		waiting_reason = CASE WHEN t.leases_lost + 1 >= $1 THEN '' ELSE 'worker-lost' END,
 		error = CASE WHEN t.leases_lost + 1 >= $1 THEN 'its worker was lost ' || $1 || ' times' ELSE t.error END,
 		completed_at = CASE WHEN t.leases_lost + 1 >= $1 THEN clock_timestamp() END,
-		claimable = t.leases_lost + 1 < $1,
+		claimable = t.leases_lost + 1 < $1, ` + requeueSQL + `,
 		leases_lost = t.leases_lost + 1, lease_token = NULL, lease_expires_at = NULL,
 		updated_at = clock_timestamp(),
 		last_seq = t.last_seq + 1, last_txid = greatest(t.last_txid, pg_current_xact_id())
@@ -254,5 +279,6 @@ func (s *Service) loseLeases(ctx context.Context, sql string, args ...any) error
 		}
 	}
 	s.bus.Publish(signals...)
+	s.leftRoom()
 	return s.settle(ctx, failed)
 }

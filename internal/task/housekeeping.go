@@ -32,11 +32,14 @@ func (s *Service) Prepare(ctx context.Context) error {
 	if err := s.ensurePartitions(ctx); err != nil {
 		return err
 	}
-	return s.settleLeftovers(ctx)
+	if err := s.settleLeftovers(ctx); err != nil {
+		return err
+	}
+	return s.unpark(ctx)
 }
 
 // Run keeps time-bound things going until ctx ends: leases that run out, tasks
-// whose time has come, partitions. Faults of the database are logged and tried
+// whose time has come, schedules, partitions. Faults of the database are logged and tried
 // again.
 func (s *Service) Run(ctx context.Context) error {
 	sweep := time.NewTimer(0)
@@ -62,6 +65,8 @@ func (s *Service) Run(ctx context.Context) error {
 			sweep.Reset(wait)
 		case <-s.sweepSoon:
 			sweep.Reset(0)
+		case <-s.unparkSoon:
+			err = s.unpark(ctx)
 		case <-s.recheckSoon:
 			err = s.recheck(ctx)
 		case <-look:
@@ -75,24 +80,28 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 }
 
-// sweep takes expired leases away, offers tasks whose time has come and ends
-// questions that nobody answered in time. It returns when to sweep next.
+// sweep takes expired leases away, offers tasks whose time has come, ends
+// questions that nobody answered in time and runs schedules. It returns when to
+// sweep next.
 func (s *Service) sweep(ctx context.Context) (time.Duration, error) {
 	var due int
-	var next, expiry *float64
+	var next, tick, expiry *float64
+	var queued bool
 	err := postgres.Retry(ctx, func() error {
 		return s.pool.QueryRow(ctx, `
 		WITH due AS (
-			UPDATE tasks SET claimable = true
-			WHERE NOT claimable AND dispatch = 'auto' AND blocked_by = 0
+			UPDATE tasks t SET claimable = true, `+requeueSQL+`
+			WHERE NOT claimable AND dispatch = 'auto' AND blocked_by = 0 AND parked_by = ''
 				AND (status = 'pending' OR waiting_reason = 'retry') AND run_after <= clock_timestamp()
 			RETURNING id
 		)
 		SELECT (SELECT count(*) FROM due),
 			(SELECT extract(epoch FROM min(run_after) - clock_timestamp())::float8 FROM tasks
-			WHERE NOT claimable AND dispatch = 'auto' AND blocked_by = 0
+			WHERE NOT claimable AND dispatch = 'auto' AND blocked_by = 0 AND parked_by = ''
 				AND (status = 'pending' OR waiting_reason = 'retry') AND run_after > clock_timestamp()),
-			(SELECT extract(epoch FROM min(expires_at) - clock_timestamp())::float8 FROM questions WHERE status = 'open')`).Scan(&due, &next, &expiry)
+			(SELECT extract(epoch FROM min(next_at) - clock_timestamp())::float8 FROM schedules WHERE next_at IS NOT NULL),
+			(SELECT extract(epoch FROM min(expires_at) - clock_timestamp())::float8 FROM questions WHERE status = 'open'),
+			EXISTS (SELECT FROM schedules s WHERE s.queued_at IS NOT NULL AND `+readySQL+`)`).Scan(&due, &next, &tick, &expiry, &queued)
 	})
 	if err != nil {
 		return sweepInterval, fmt.Errorf("offer tasks whose time has come: %w", err)
@@ -106,10 +115,24 @@ func (s *Service) sweep(ctx context.Context) (time.Duration, error) {
 			wait = min(wait, max(0, time.Duration(*seconds*float64(time.Second)))+time.Millisecond)
 		}
 	}
-	if expiry != nil && *expiry <= 0 {
-		err = s.expireQuestions(ctx)
+	if s.parked.Load() { // signals can be lost
+		poke(s.unparkSoon)
 	}
-	return wait, errors.Join(err, s.loseLeases(ctx, expireSQL, maxLeasesLost))
+	var faults []error
+	if expiry != nil && *expiry <= 0 {
+		faults = append(faults, s.expireQuestions(ctx))
+	}
+	switch {
+	case queued || tick != nil && *tick <= 0:
+		some, err := s.runDue(ctx)
+		faults = append(faults, err)
+		if some {
+			wait = 0 // until nothing is due, and the time of the next tick is known
+		}
+	case tick != nil:
+		wait = min(wait, time.Duration(*tick*float64(time.Second))+time.Millisecond)
+	}
+	return wait, errors.Join(append(faults, s.loseLeases(ctx, expireSQL, maxLeasesLost))...)
 }
 
 // look tells this process of the tasks that changed since the transaction that

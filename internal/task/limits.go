@@ -24,6 +24,7 @@ const (
 	MaxTimeoutSeconds   = 7 * 24 * 3600
 	MaxAttempts         = 100
 	MaxBatch            = 1000
+	MaxConcurrency      = 10_000 // of a concurrency key
 	MaxKeyBytes         = 255
 	MaxOutputBytes      = 1 << 20
 	MaxErrorBytes       = 64 << 10
@@ -66,6 +67,12 @@ func (n *New) faults(at string) []fault.Field {
 	}
 	if n.Priority < -MaxPriority || n.Priority > MaxPriority {
 		bad("priority", "must be between %d and %d", -MaxPriority, MaxPriority)
+	}
+	if len(n.ConcurrencyKey) > MaxIDBytes || !utf8.ValidString(n.ConcurrencyKey) {
+		bad("concurrencyKey", "must have at most %d bytes", MaxIDBytes)
+	}
+	if n.ConcurrencyLimit < 0 || n.ConcurrencyLimit > MaxConcurrency || n.ConcurrencyLimit > 0 && n.ConcurrencyKey == "" {
+		bad("concurrencyLimit", "goes with a concurrencyKey and must be at most %d", MaxConcurrency)
 	}
 	if n.TimeoutSeconds < 0 || n.TimeoutSeconds > MaxTimeoutSeconds {
 		bad("timeoutSeconds", "must be between 0 and %d", MaxTimeoutSeconds)

@@ -22,6 +22,7 @@ type Filter struct {
 	SessionID    string
 	ProjectID    string
 	ParentTaskID *uuid.UUID
+	ScheduleID   *uuid.UUID
 	Labels       map[string]string // all of them
 	CreatedAfter time.Time
 	Query        string // part of the description, in any case
@@ -42,6 +43,7 @@ func (f Filter) Matches(c policy.Caller, e LogEntry) bool {
 		f.SessionID != "" && t.SessionID != f.SessionID ||
 		f.ProjectID != "" && t.ProjectID != f.ProjectID ||
 		f.ParentTaskID != nil && (t.ParentTaskID == nil || *t.ParentTaskID != *f.ParentTaskID) ||
+		f.ScheduleID != nil && (t.ScheduleID == nil || *t.ScheduleID != *f.ScheduleID) ||
 		!t.TaskCreated.After(f.CreatedAfter) && !f.CreatedAfter.IsZero() {
 		return false
 	}
@@ -106,6 +108,9 @@ func (s *Service) List(ctx context.Context, c policy.Caller, f Filter, before uu
 	}
 	if f.ParentTaskID != nil {
 		add("t.parent_task_id = @parent", "parent", *f.ParentTaskID)
+	}
+	if f.ScheduleID != nil {
+		add("t.schedule_id = @schedule", "schedule", *f.ScheduleID)
 	}
 	if len(f.Labels) > 0 {
 		labels, err := json.Marshal(f.Labels)

@@ -107,13 +107,13 @@ func TestATaskWaitsForAnAnswerAndGoesOnWithIt(t *testing.T) {
 	if err := r.Report(t.Context(), task.InProcess, id, lease, task.Report{Status: task.Completed}); err != nil {
 		t.Error(err)
 	}
-	if n := r.audited(t, "task.answer", "allowed"); n != 1 {
+	if n := r.entries(t, "task.answer", "allowed"); n != 1 {
 		t.Errorf("%d audit entries of the answer", n)
 	}
 }
 
-// audited counts the entries of an action with a result.
-func (r rig) audited(t *testing.T, action, result string) (n int) {
+// entries counts the entries of an action with a result.
+func (r rig) entries(t *testing.T, action, result string) (n int) {
 	t.Helper()
 	if err := r.pool.QueryRow(t.Context(), `SELECT count(*) FROM audit_entries WHERE action = $1 AND result = $2`, action, result).Scan(&n); err != nil {
 		t.Fatal(err)
@@ -199,7 +199,7 @@ func TestOfManyAnswersAtOnceOneWins(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if won != 1 || servers[0].audited(t, "approval.decide", "allowed") != 1 {
+	if won != 1 || servers[0].entries(t, "approval.decide", "allowed") != 1 {
 		t.Errorf("%d of 8 answers were taken", won)
 	}
 	if got := servers[0].questions(t, id); len(got) != 2 {
@@ -278,7 +278,7 @@ func TestAQuestionThatNobodyAnswersExpiresOnTime(t *testing.T) {
 		t.Errorf("an approval after its time: %v", err)
 	}
 	r.told(t, id, "open/waiting expired/running")
-	if n := r.audited(t, "approval.decide", "denied"); n != 1 {
+	if n := r.entries(t, "approval.decide", "denied"); n != 1 {
 		t.Errorf("%d audit entries of the expiry", n)
 	}
 }
@@ -448,7 +448,7 @@ func TestASkillIsAllowedDeniedOrPutToAPerson(t *testing.T) {
 	if q, err := r.Answer(t.Context(), bob, d.QuestionID, task.Answer{Approve: new(true)}); err != nil || q.SkillID != "dangerous-skill" || q.Tool.Name != "shell" {
 		t.Errorf("%+v %v", q, err)
 	}
-	if n := r.audited(t, "skill.authorize", "allowed"); n != 1 {
+	if n := r.entries(t, "skill.authorize", "allowed"); n != 1 {
 		t.Errorf("%d audit entries of what was allowed", n)
 	}
 	if denied := r.rights.denials(); len(denied) != 1 || denied[0].Action != "skill.authorize" {

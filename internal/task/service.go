@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -61,6 +62,8 @@ type Service struct {
 
 	inserts     group[*insertion]
 	sweepSoon   chan struct{} // poked when something falls due that no sweep knows of
+	unparkSoon  chan struct{} // poked when a limit may have room again
+	parked      atomic.Bool   // whether limits hold tasks back, as far as is known
 	recheckSoon chan struct{} // poked when rights or policies have changed
 
 	mu       sync.Mutex
@@ -83,7 +86,7 @@ func NewService(pool *pgxpool.Pool, o Options) *Service {
 	s := &Service{
 		pool: pool, agents: o.Agents, access: o.Access, submitters: o.Submitters, recorder: o.Recorder, bus: o.Bus, log: o.Log, lease: o.Lease, shared: o.Shared, claimed: o.Claimed,
 		work:   map[chan struct{}]struct{}{},
-		leases: map[chan struct{}]string{}, asking: map[string]map[chan struct{}]struct{}{}, sweepSoon: make(chan struct{}, 1), recheckSoon: make(chan struct{}, 1),
+		leases: map[chan struct{}]string{}, asking: map[string]map[chan struct{}]struct{}{}, sweepSoon: make(chan struct{}, 1), recheckSoon: make(chan struct{}, 1), unparkSoon: make(chan struct{}, 1),
 	}
 	s.inserts.flush = s.flushInserts
 	o.Bus.Subscribe(s.hear)
@@ -93,6 +96,9 @@ func NewService(pool *pgxpool.Pool, o Options) *Service {
 func (s *Service) hear(sig stream.Signal) {
 	if sig.Topic == stream.AccessChanged || sig.Topic == stream.Resync {
 		poke(s.recheckSoon)
+	}
+	if sig.Topic == stream.TasksParked || sig.Topic == stream.Resync {
+		s.parked.Store(true)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -20,7 +20,7 @@ import (
 // on them: after a completed one there is one thing less to wait for; after a
 // failed or cancelled one they fail, and so on along the chain. Tasks that have
 // not ended are left out, so asking too often does no harm.
-const settleSQL = `
+var settleSQL = `
 WITH RECURSIVE ended AS (
 	SELECT id, status FROM tasks WHERE id = ANY ($1) AND completed_at IS NOT NULL
 ), doomed (id, because) AS (
@@ -48,7 +48,7 @@ WITH RECURSIVE ended AS (
 ), freed AS (
 	UPDATE tasks t SET blocked_by = t.blocked_by - g.done, updated_at = clock_timestamp(),
 		claimable = t.blocked_by = g.done AND t.dispatch = 'auto' AND t.status = 'pending'
-			AND (t.run_after IS NULL OR t.run_after <= clock_timestamp())
+			AND (t.run_after IS NULL OR t.run_after <= clock_timestamp()), ` + requeueSQL + `
 	FROM (SELECT gone.task_id, count(*) AS done FROM gone JOIN ended ON ended.id = gone.depends_on_id
 	      WHERE ended.status = 'completed' GROUP BY gone.task_id) g
 	WHERE t.id = g.task_id AND t.completed_at IS NULL AND t.id <> ALL (ARRAY (SELECT id FROM doomed))
@@ -218,6 +218,7 @@ func (s *Service) announceCancelled(tasks []cancelled) {
 	for _, c := range tasks {
 		signals = append(signals, stream.Signal{Topic: stream.TaskChanged, ID: c.ID.String()})
 		if c.LostBy != "" {
+			s.leftRoom()
 			signals = append(signals, stream.Signal{Topic: stream.LeaseLost, ID: c.LostBy})
 		}
 	}

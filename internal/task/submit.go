@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 	"unicode/utf8"
 
@@ -24,24 +25,28 @@ import (
 
 // New is a task to be submitted. What is left zero takes its default.
 type New struct {
-	Description    string
-	Input          string
-	AgentID        string // default: general-purpose
-	SkillID        string
-	Model          string
-	Thinking       string
-	SessionID      string
-	ProjectID      string
-	ParentTaskID   *uuid.UUID
-	DependsOn      []uuid.UUID
-	Dispatch       Dispatch // default: Auto
-	Priority       int
-	RunAfter       *time.Time
-	TimeoutSeconds int
-	MaxAttempts    int // default: 1
-	Labels         map[string]string
-	Requires       map[string]string // labels that its worker must have
-	Metadata       json.RawMessage
+	Description  string
+	Input        string
+	AgentID      string // default: general-purpose
+	SkillID      string
+	Model        string
+	Thinking     string
+	SessionID    string
+	ProjectID    string
+	ParentTaskID *uuid.UUID
+	DependsOn    []uuid.UUID
+	Dispatch     Dispatch // default: Auto
+	Priority     int
+	// At most ConcurrencyLimit tasks, 1 if it is 0, of the project with the same
+	// ConcurrencyKey run at once.
+	ConcurrencyKey   string
+	ConcurrencyLimit int
+	RunAfter         *time.Time
+	TimeoutSeconds   int
+	MaxAttempts      int // default: 1
+	Labels           map[string]string
+	Requires         map[string]string // labels that its worker must have
+	Metadata         json.RawMessage   `json:",omitempty"` // none would be read back as null
 	// RetryOf is the task that it does again.
 	RetryOf *uuid.UUID `json:",omitempty"`
 	// By is the permission that submitting it takes. Default: task:submit.
@@ -159,6 +164,9 @@ func (n *New) setDefaults() {
 	if n.Dispatch == "" {
 		n.Dispatch = Auto
 	}
+	if n.ConcurrencyKey != "" && n.ConcurrencyLimit == 0 {
+		n.ConcurrencyLimit = 1
+	}
 	if n.MaxAttempts == 0 {
 		n.MaxAttempts = 1
 	}
@@ -180,7 +188,7 @@ func (n *New) task(id uuid.UUID, userID string) Task {
 		ID: id, Status: Pending, UserID: userID, LastSeq: 1,
 		Description: n.Description, Input: n.Input, AgentID: n.AgentID, SkillID: n.SkillID,
 		Model: n.Model, Thinking: n.Thinking, SessionID: n.SessionID, ProjectID: n.ProjectID,
-		ParentTaskID: n.ParentTaskID, DependsOn: n.DependsOn, Dispatch: n.Dispatch, Priority: n.Priority,
+		ParentTaskID: n.ParentTaskID, DependsOn: n.DependsOn, Dispatch: n.Dispatch, Priority: n.Priority, ConcurrencyKey: n.ConcurrencyKey, ConcurrencyLimit: n.ConcurrencyLimit,
 		RunAfter: n.RunAfter, TimeoutSeconds: n.TimeoutSeconds, MaxAttempts: n.MaxAttempts,
 		Labels: n.Labels, Requires: labelsOf(n.Requires), Metadata: n.Metadata, RetryOf: n.RetryOf,
 	}
@@ -376,23 +384,23 @@ var insertSQL = `
 WITH input AS (
 	SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
 		$8::text[], $9::text[], $10::uuid[], $11::text[], $12::text[], $13::int[], $14::timestamptz[], $15::int[],
-		$16::int[], $17::text[], $18::text[], $19::int[], $20::text[], $21::text[], $22::int[], $23::bytea[], $24::text[])
+		$16::int[], $17::text[], $18::text[], $19::int[], $20::text[], $21::text[], $22::int[], $23::bytea[], $24::text[], $26::text[], $27::int[], $28::uuid[])
 	AS i (id, description, input, agent_id, skill_id, model, thinking,
 		session_id, project_id, parent_task_id, depends_on, dispatch, priority, run_after, timeout_seconds,
-		max_attempts, labels, metadata, blocked_by, user_id, key, index, hash, requires)
-), inserted AS (
+		max_attempts, labels, metadata, blocked_by, user_id, key, index, hash, requires, concurrency_key, concurrency_limit, schedule_id)
+), ` + queuesSQL + `, inserted AS (
 	INSERT INTO tasks (id, status, description, input, agent_id, skill_id, model, thinking,
 		session_id, project_id, parent_task_id, depends_on, dispatch, priority, run_after, timeout_seconds,
-		max_attempts, labels, metadata, blocked_by, requires,
+		max_attempts, labels, metadata, blocked_by, requires, concurrency_key, concurrency_limit, tag, rank, schedule_id,
 		claimable, user_id, idempotency_key, idempotency_index, idempotency_hash,
 		created_at, updated_at, last_seq, last_txid)
 	SELECT id, 'pending', description, input, agent_id, skill_id, model, thinking,
 		session_id, project_id, parent_task_id, depends_on::uuid[], dispatch, priority, run_after, timeout_seconds,
-		max_attempts, labels::jsonb, metadata::json, blocked_by, requires::jsonb,
+		max_attempts, labels::jsonb, metadata::json, blocked_by, requires::jsonb, concurrency_key, concurrency_limit, tag, tag - ` + strconv.Itoa(priorityWorth) + ` * priority, schedule_id,
 		dispatch = 'auto' AND blocked_by = 0 AND (run_after IS NULL OR run_after <= now()),
 		user_id, nullif(key, ''), CASE WHEN key <> '' THEN index END, hash,
 		now(), now(), 1, pg_current_xact_id()
-	FROM input
+	FROM queued
 	ON CONFLICT (user_id, project_id, idempotency_key, idempotency_index) WHERE idempotency_key IS NOT NULL DO NOTHING
 	RETURNING id, created_at, last_txid, depends_on
 ), logged AS (
@@ -403,7 +411,7 @@ WITH input AS (
 	SELECT DISTINCT d, id FROM inserted, unnest(depends_on) AS d
 	WHERE d <> ALL ($25::uuid[])
 ), audited AS (
-	` + audit.InsertSQL(26, `WHERE entry.resource_id IN (SELECT id::text FROM inserted)`, nil) + `
+	` + audit.InsertSQL(29, `WHERE entry.resource_id IN (SELECT id::text FROM inserted)`, nil) + `
 )
 SELECT id, created_at FROM inserted`
 
@@ -417,13 +425,13 @@ type querier interface {
 func insertTasks(ctx context.Context, db querier, news []*insertion, known map[uuid.UUID]relative) error {
 	n := len(news)
 	ids := make([]uuid.UUID, n)
-	parents := make([]*uuid.UUID, n)
+	parents, schedules := make([]*uuid.UUID, n), make([]*uuid.UUID, n)
 	runAfter := make([]*time.Time, n)
 	metadata := make([]*string, n)
 	hashes := make([][]byte, n)
-	numbers := make([]int, 5*n)
-	priority, timeout, attempts, blocked, index := numbers[:n], numbers[n:2*n], numbers[2*n:3*n], numbers[3*n:4*n], numbers[4*n:]
-	text := make([][]string, 14)
+	numbers := make([]int, 6*n)
+	priority, timeout, attempts, blocked, index, atOnce := numbers[:n], numbers[n:2*n], numbers[2*n:3*n], numbers[3*n:4*n], numbers[4*n:5*n], numbers[5*n:]
+	text := make([][]string, 15)
 	for i := range text {
 		text[i] = make([]string, n)
 	}
@@ -432,8 +440,8 @@ func insertTasks(ctx context.Context, db querier, news []*insertion, known map[u
 	for i, in := range news {
 		t := in.task
 		entries[i] = in.entry
-		ids[i], parents[i], runAfter[i], hashes[i], index[i] = t.ID, t.ParentTaskID, t.RunAfter, in.hash, in.index
-		priority[i], timeout[i], attempts[i] = t.Priority, t.TimeoutSeconds, t.MaxAttempts
+		ids[i], parents[i], runAfter[i], schedules[i], hashes[i], index[i] = t.ID, t.ParentTaskID, t.RunAfter, t.ScheduleID, in.hash, in.index
+		priority[i], timeout[i], attempts[i], atOnce[i] = t.Priority, t.TimeoutSeconds, t.MaxAttempts, t.ConcurrencyLimit
 		for _, d := range t.DependsOn {
 			if known[d].Status == Completed {
 				settled = append(settled, d)
@@ -455,7 +463,7 @@ func insertTasks(ctx context.Context, db querier, news []*insertion, known map[u
 		}
 		for f, v := range [...]string{
 			t.Description, t.Input, t.AgentID, t.SkillID, t.Model, t.Thinking, t.SessionID, t.ProjectID,
-			arrayLiteral(t.DependsOn), string(t.Dispatch), labels, t.UserID, in.key, requires,
+			arrayLiteral(t.DependsOn), string(t.Dispatch), labels, t.UserID, in.key, requires, t.ConcurrencyKey,
 		} {
 			text[f][i] = v
 		}
@@ -463,7 +471,7 @@ func insertTasks(ctx context.Context, db querier, news []*insertion, known map[u
 	rows, err := db.Query(ctx, insertSQL, append([]any{
 		ids, text[0], text[1], text[2], text[3], text[4], text[5],
 		text[6], text[7], parents, text[8], text[9], priority, runAfter, timeout,
-		attempts, text[10], metadata, blocked, text[11], text[12], index, hashes, text[13], settled,
+		attempts, text[10], metadata, blocked, text[11], text[12], index, hashes, text[13], settled, text[14], atOnce, schedules,
 	}, audit.Args(entries...)...)...)
 	if err != nil {
 		return audit.Fault(fmt.Errorf("insert tasks: %w", err))

@@ -10,45 +10,50 @@ import (
 
 // Task is a task as it is at one moment.
 type Task struct {
-	ID             uuid.UUID
-	Status         Status
-	Description    string
-	Input          string
-	AgentID        string
-	SkillID        string
-	Model          string
-	Thinking       string
-	SessionID      string
-	ProjectID      string
-	UserID         string
-	ParentTaskID   *uuid.UUID
-	DependsOn      []uuid.UUID
-	Dispatch       Dispatch
-	Priority       int
-	Labels         map[string]string
-	Requires       map[string]string // labels that its worker must have
-	Metadata       json.RawMessage
-	Progress       int
-	Output         string
-	Error          string
-	WaitingReason  WaitingReason
-	Attempt        int
-	MaxAttempts    int
-	RunAfter       *time.Time
-	TimeoutSeconds int
-	CreatedAt      time.Time
-	UpdatedAt      time.Time
-	StartedAt      *time.Time
-	CompletedAt    *time.Time
-	RetryOf        *uuid.UUID // the task that this one does again
-	RetriedBy      *uuid.UUID // the one that does this one again
+	ID           uuid.UUID
+	Status       Status
+	Description  string
+	Input        string
+	AgentID      string
+	SkillID      string
+	Model        string
+	Thinking     string
+	SessionID    string
+	ProjectID    string
+	UserID       string
+	ParentTaskID *uuid.UUID
+	ScheduleID   *uuid.UUID // the schedule that submitted it
+	DependsOn    []uuid.UUID
+	Dispatch     Dispatch
+	Priority     int
+	// At most ConcurrencyLimit tasks of the project with the same ConcurrencyKey
+	// run at once; "": no such limit.
+	ConcurrencyKey   string
+	ConcurrencyLimit int
+	Labels           map[string]string
+	Requires         map[string]string // labels that its worker must have
+	Metadata         json.RawMessage
+	Progress         int
+	Output           string
+	Error            string
+	WaitingReason    WaitingReason
+	Attempt          int
+	MaxAttempts      int
+	RunAfter         *time.Time
+	TimeoutSeconds   int
+	CreatedAt        time.Time
+	UpdatedAt        time.Time
+	StartedAt        *time.Time
+	CompletedAt      *time.Time
+	RetryOf          *uuid.UUID // the task that this one does again
+	RetriedBy        *uuid.UUID // the one that does this one again
 	// LastSeq is the number of the task's newest event.
 	LastSeq int64
 }
 
 // columns are the fields of Task, qualified with t.
 const columns = `t.id, t.status, t.description, t.input, t.agent_id, t.skill_id, t.model, t.thinking,
-	t.session_id, t.project_id, t.user_id, t.parent_task_id, t.depends_on, t.dispatch, t.priority, t.labels, t.requires, t.metadata,
+	t.session_id, t.project_id, t.user_id, t.parent_task_id, t.schedule_id, t.depends_on, t.dispatch, t.priority, t.concurrency_key, t.concurrency_limit, t.labels, t.requires, t.metadata,
 	t.progress, t.output, t.error, t.waiting_reason, t.attempt, t.max_attempts, t.run_after, t.timeout_seconds,
 	t.created_at, t.updated_at, t.started_at, t.completed_at, t.retry_of, t.retried_by, t.last_seq`
 

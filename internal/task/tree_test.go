@@ -104,7 +104,7 @@ func TestOpenTasksAreCancelledByAFilter(t *testing.T) {
 	if r.get(t, done).Status != task.Completed || r.get(t, other).Status != task.Pending {
 		t.Error("tasks were cancelled that were not chosen")
 	}
-	if n := r.audited(t, "task.cancel", "allowed"); n != 3 {
+	if n := r.entries(t, "task.cancel", "allowed"); n != 3 {
 		t.Errorf("%d audit entries", n)
 	}
 }

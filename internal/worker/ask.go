@@ -2,10 +2,10 @@ package worker
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
-	"fmt"
 	"time"
+
+	"github.com/google/uuid"
 
 	"github.com/coderclaw/runtime/api"
 )
@@ -16,7 +16,7 @@ const answerWait = 30 * time.Second
 // Ask implements executor.Sink.
 func (s *sink) Ask(ctx context.Context, q api.NewQuestion) (api.Question, error) {
 	if q.ID == "" {
-		q.ID = newID()
+		q.ID = uuid.NewString()
 	}
 	return s.await(ctx, func(ctx context.Context) (api.Question, error) {
 		return s.server.Ask(ctx, s.lease.taskID, s.lease.token, q)
@@ -25,7 +25,7 @@ func (s *sink) Ask(ctx context.Context, q api.NewQuestion) (api.Question, error)
 
 // Authorize implements executor.Sink.
 func (s *sink) Authorize(ctx context.Context, skillID string, tool api.ToolCall) (allowed bool, reason string, err error) {
-	use := api.SkillUse{QuestionID: newID(), Tool: &tool}
+	use := api.SkillUse{QuestionID: uuid.NewString(), Tool: &tool}
 	var d api.SkillDecision
 	q, err := s.await(ctx, func(ctx context.Context) (api.Question, error) {
 		var err error
@@ -115,12 +115,4 @@ func (s *sink) insist(ctx context.Context, wait time.Duration, call func(context
 		}
 	}
 	return ctx.Err()
-}
-
-// newID returns a random UUID (RFC 9562, section 5.4).
-func newID() string {
-	var b [16]byte
-	_, _ = rand.Read(b[:]) // never fails
-	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }

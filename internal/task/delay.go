@@ -1,0 +1,83 @@
+package task
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/coderclaw/runtime/internal/postgres"
+)
+
+// Delay says why a task does not run.
+type Delay struct {
+	Reason PendingReason
+	// Limit is, with PendingLimit, the one that has no room, as kind:name.
+	Limit string
+	// Ahead is, with PendingTurn, how many tasks of the project come before, up
+	// to 1,000.
+	Ahead int
+}
+
+// PendingReason is the kind of reason.
+type PendingReason string
+
+// The reasons.
+const (
+	PendingDependency PendingReason = "dependency" // tasks that it depends on have not completed
+	PendingNotBefore  PendingReason = "not-before" // its time has not come
+	PendingLimit      PendingReason = "limit"      // a limit on what runs at once is reached
+	PendingNoWorker   PendingReason = "no-worker"  // no worker is there that could be given it
+	PendingTurn       PendingReason = "turn"       // others come before, or the workers are busy
+)
+
+const maxAhead = 1000
+
+// pendingSQL finds the first reason that holds for a task that waits for a
+// worker; no row for any other.
+var pendingSQL = fmt.Sprintf(`
+SELECT CASE
+	WHEN t.blocked_by > 0 THEN 'dependency'
+	WHEN t.parked_by <> '' THEN 'limit'
+	WHEN t.run_after > clock_timestamp() THEN 'not-before'
+	WHEN NOT EXISTS (
+		SELECT FROM workers w WHERE NOT w.draining AND w.last_seen_at > clock_timestamp() - @presence::interval
+			AND (w.agents IS NULL OR t.agent_id = ANY (w.agents)) AND (w.only_agents IS NULL OR t.agent_id = ANY (w.only_agents))
+			AND (w.projects IS NULL OR t.project_id = ANY (w.projects)) AND t.requires <@ w.labels AND t.labels @> w.only_labels
+	) THEN 'no-worker'
+	ELSE 'turn' END AS reason,
+	t.parked_by AS "limit",
+	(SELECT count(*) FROM (
+		SELECT FROM tasks a WHERE a.claimable AND a.project_id = t.project_id AND (a.rank, a.id) < (t.rank, t.id) LIMIT %d
+	) ahead)::int AS ahead
+FROM tasks t WHERE t.id = @id AND t.dispatch = 'auto' AND t.lease_token IS NULL AND t.completed_at IS NULL
+	AND (t.status = 'pending' OR t.waiting_reason IN ('retry', 'worker-lost'))`, maxAhead)
+
+// Delay explains why a task that waits for a worker does not run. It is
+// nil for one that does not wait for one.
+func (s *Service) Delay(ctx context.Context, t Task) (*Delay, error) {
+	if t.Dispatch != Auto || t.Status != Pending && t.WaitingReason != ForRetry && t.WaitingReason != ForWorker {
+		return nil, nil
+	}
+	return s.delay(ctx, t.ID)
+}
+
+func (s *Service) delay(ctx context.Context, id uuid.UUID) (*Delay, error) {
+	rows, err := s.pool.Query(ctx, pendingSQL, pgx.NamedArgs{"id": id, "presence": presence})
+	if err != nil {
+		return nil, postgres.Fault(fmt.Errorf("explain why task %s waits: %w", id, err))
+	}
+	found, err := pgx.CollectRows(rows, pgx.RowToStructByName[Delay])
+	if err != nil {
+		return nil, postgres.Fault(fmt.Errorf("explain why task %s waits: %w", id, err))
+	}
+	if len(found) == 0 { // it was claimed meanwhile
+		return nil, nil
+	}
+	p := found[0]
+	if p.Reason != PendingTurn {
+		p.Ahead = 0
+	}
+	return &p, nil
+}

@@ -1,0 +1,278 @@
+package task
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/coderclaw/runtime/internal/audit"
+	"github.com/coderclaw/runtime/internal/fault"
+	"github.com/coderclaw/runtime/internal/policy"
+	"github.com/coderclaw/runtime/internal/postgres"
+	"github.com/coderclaw/runtime/internal/stream"
+)
+
+// Whose turn it is.
+//
+// Within a project tasks are claimed by rank. It is made of a tag, as start-time
+// fair queueing has it (Goyal, Vin, Cheng, 1996): a task's tag is one more than
+// that of its session's last task that waits, and than the latest whose turn has
+// come. So a session that submits ten thousand tasks at once stands
+// with its second one behind the first of everybody who comes later. Priority
+// moves a task ahead by so many turns, and no further: as turns are taken, every
+// task's comes.
+//
+// Between projects whoever has the fewest running tasks comes first.
+//
+// Claims take place one after the other, on all servers: only so can limits be
+// kept exactly. A task that a limit holds back is parked, out of the way of
+// later claims, until the limit has room.
+
+// priorityWorth is by how many turns a step of priority moves a task ahead.
+const priorityWorth = 50
+
+// claimLock is taken by whoever claims or unparks.
+const claimLock = 0x7475726e // "turn"
+
+// flowOf is whose tasks follow one another: a session's or, of those who have
+// none, a user's.
+const flowOf = `CASE session_id WHEN '' THEN user_id ELSE session_id END`
+
+// nextSQL is the tag that follows the latest one in the project of t whose turn
+// has come.
+const nextSQL = `(SELECT 1 + v.tag FROM turns v WHERE v.project_id = t.project_id)`
+
+// requeueSQL gives a task t that becomes claimable again a place no later than
+// it had: whose turn it is may have begun anew meanwhile.
+var requeueSQL = fmt.Sprintf(`tag = least(t.tag, %[1]s), rank = least(t.tag, %[1]s) - %[2]d * t.priority`, nextSQL, priorityWorth)
+
+// queuesSQL gives each row of input, which are new tasks, its tag.
+var queuesSQL = fmt.Sprintf(`flows AS (
+	SELECT t.project_id, t.flow, greatest(%[1]s, 1 + (
+		SELECT max(q.tag) FROM tasks q WHERE q.claimable AND q.project_id = t.project_id AND (CASE q.session_id WHEN '' THEN q.user_id ELSE q.session_id END) = t.flow
+	), 0) AS tag
+	FROM (SELECT DISTINCT project_id, %[2]s AS flow FROM input) t
+), queued AS (
+	SELECT i.*, f.tag + row_number() OVER (PARTITION BY i.project_id, f.flow ORDER BY i.id) - 1 AS tag
+	FROM input i JOIN flows f ON f.project_id = i.project_id AND f.flow = %[2]s
+)`, nextSQL, flowOf)
+
+// candidatesSQL finds whose turn it is, up to $3 tasks of those that the worker
+// may be given, and the first limit that has no room for each, if there is one.
+const candidatesSQL = `
+projects (project_id) AS (
+	SELECT (SELECT project_id FROM tasks WHERE claimable ORDER BY project_id LIMIT 1)
+	UNION ALL
+	SELECT (SELECT t.project_id FROM tasks t WHERE t.claimable AND t.project_id > p.project_id ORDER BY t.project_id LIMIT 1)
+	FROM projects p WHERE p.project_id IS NOT NULL
+), running AS MATERIALIZED (
+	SELECT project_id, session_id, agent_id, concurrency_key, count(*) AS n
+	FROM tasks WHERE lease_token IS NOT NULL GROUP BY 1, 2, 3, 4
+), candidates AS MATERIALIZED (
+	SELECT c.*, row_number() OVER (ORDER BY c.place + busy.n, c.rank, c.id) AS turn
+	FROM projects p
+	CROSS JOIN LATERAL (SELECT coalesce(sum(n), 0) AS n FROM running r WHERE r.project_id = p.project_id) busy
+	CROSS JOIN LATERAL (
+		SELECT t.id, t.project_id, t.session_id, t.agent_id, t.concurrency_key, t.concurrency_limit, t.rank,
+			row_number() OVER (ORDER BY t.rank, t.id) AS place
+		FROM tasks t
+		WHERE t.claimable AND t.project_id = p.project_id AND EXISTS (SELECT FROM worker)
+			AND ((SELECT agents FROM worker) IS NULL OR t.agent_id = ANY ((SELECT agents FROM worker)::text[]))
+			AND ((SELECT only_agents FROM worker) IS NULL OR t.agent_id = ANY ((SELECT only_agents FROM worker)::text[]))
+			AND ((SELECT projects FROM worker) IS NULL OR t.project_id = ANY ((SELECT projects FROM worker)::text[]))
+			AND t.requires <@ (SELECT labels FROM worker) AND t.labels @> (SELECT only_labels FROM worker)
+		ORDER BY t.rank, t.id LIMIT $3
+	) c
+	WHERE p.project_id IS NOT NULL ORDER BY turn LIMIT $3
+), judged AS MATERIALIZED (
+	SELECT c.id, c.turn, CASE
+		WHEN c.turn + (SELECT coalesce(sum(n), 0) FROM running)
+			> (SELECT max_running FROM concurrency_limits WHERE kind = 'all') THEN 'all:'
+		WHEN row_number() OVER (PARTITION BY c.project_id ORDER BY c.turn)
+				+ (SELECT coalesce(sum(n), 0) FROM running r WHERE r.project_id = c.project_id)
+			> (SELECT max_running FROM concurrency_limits WHERE kind = 'project' AND name IN ('', c.project_id) ORDER BY name DESC LIMIT 1)
+			THEN 'project:' || c.project_id
+		WHEN c.session_id <> '' AND row_number() OVER (PARTITION BY c.session_id ORDER BY c.turn)
+				+ (SELECT coalesce(sum(n), 0) FROM running r WHERE r.session_id = c.session_id)
+			> (SELECT max_running FROM concurrency_limits WHERE kind = 'session' AND name IN ('', c.session_id) ORDER BY name DESC LIMIT 1)
+			THEN 'session:' || c.session_id
+		WHEN row_number() OVER (PARTITION BY c.agent_id ORDER BY c.turn)
+				+ (SELECT coalesce(sum(n), 0) FROM running r WHERE r.agent_id = c.agent_id)
+			> (SELECT max_running FROM concurrency_limits WHERE kind = 'agent' AND name IN ('', c.agent_id) ORDER BY name DESC LIMIT 1)
+			THEN 'agent:' || c.agent_id
+		WHEN c.concurrency_key <> '' AND row_number() OVER (PARTITION BY c.project_id, c.concurrency_key ORDER BY c.turn)
+				+ (SELECT coalesce(sum(n), 0) FROM running r WHERE r.project_id = c.project_id AND r.concurrency_key = c.concurrency_key)
+			> c.concurrency_limit
+			THEN 'key:' || c.project_id || '/' || c.concurrency_key
+		ELSE '' END AS held_by
+	FROM candidates c
+)`
+
+// unparkSQL lets as many tasks as each limit has room for be claimed again.
+var unparkSQL = `
+WITH RECURSIVE held (by) AS (
+	SELECT (SELECT parked_by FROM tasks WHERE parked_by <> '' AND completed_at IS NULL ORDER BY parked_by LIMIT 1)
+	UNION ALL
+	SELECT (SELECT t.parked_by FROM tasks t WHERE t.parked_by <> '' AND t.parked_by > held.by AND t.completed_at IS NULL ORDER BY t.parked_by LIMIT 1)
+	FROM held WHERE held.by IS NOT NULL
+), used AS MATERIALIZED (
+	SELECT by, count(*) AS n
+	FROM tasks, unnest(ARRAY['all:', 'project:' || project_id, 'session:' || session_id, 'agent:' || agent_id, 'key:' || project_id || '/' || concurrency_key]) AS by
+	WHERE lease_token IS NOT NULL GROUP BY by
+), room AS (
+	-- Where there is no limit any more there is room for all.
+	SELECT h.by, coalesce(CASE split_part(h.by, ':', 1)
+		WHEN 'key' THEN (SELECT concurrency_limit FROM tasks WHERE parked_by = h.by AND completed_at IS NULL ORDER BY rank, id LIMIT 1)
+		ELSE (SELECT max_running FROM concurrency_limits
+			WHERE kind = split_part(h.by, ':', 1) AND name IN ('', substr(h.by, strpos(h.by, ':') + 1)) ORDER BY name DESC LIMIT 1)
+		END, 100000) - coalesce(u.n, 0) AS n
+	FROM held h LEFT JOIN used u USING (by) WHERE h.by IS NOT NULL
+), freed AS (
+	UPDATE tasks t SET parked_by = '', claimable = true, ` + requeueSQL + `
+	FROM room CROSS JOIN LATERAL (
+		SELECT id FROM tasks WHERE parked_by = room.by AND completed_at IS NULL ORDER BY rank, id LIMIT greatest(room.n, 0)
+	) next
+	WHERE t.id = next.id AND t.parked_by <> '' AND t.completed_at IS NULL
+	RETURNING t.id
+)
+SELECT (SELECT count(*) FROM freed), (SELECT count(*) FROM held WHERE by IS NOT NULL)`
+
+// unpark lets parked tasks be claimed again as far as limits have room.
+func (s *Service) unpark(ctx context.Context) error {
+	var freed, groups int
+	b := &pgx.Batch{}
+	b.Queue(`SELECT pg_advisory_xact_lock($1)`, claimLock)
+	b.Queue(unparkSQL).QueryRow(func(row pgx.Row) error { return row.Scan(&freed, &groups) })
+	if err := postgres.Retry(ctx, func() error { return s.pool.SendBatch(ctx, b).Close() }); err != nil {
+		return fmt.Errorf("unpark tasks: %w", err)
+	}
+	s.parked.Store(groups > 0)
+	if freed > 0 {
+		s.bus.Publish(stream.Signal{Topic: stream.WorkReady})
+	}
+	return nil
+}
+
+// leftRoom is called when a task has given up its lease.
+func (s *Service) leftRoom() {
+	if s.parked.Load() {
+		poke(s.unparkSoon)
+	}
+}
+
+// Limit is how many tasks may run at once.
+type Limit struct {
+	Kind       LimitKind
+	Name       string // "" with LimitAll, and for each that has no limit of its own
+	MaxRunning int
+	UpdatedAt  time.Time
+	UpdatedBy  string
+}
+
+// LimitKind says of what.
+type LimitKind string
+
+// The kinds of limits.
+const (
+	LimitAll     LimitKind = "all"
+	LimitProject LimitKind = "project"
+	LimitSession LimitKind = "session"
+	LimitAgent   LimitKind = "agent"
+)
+
+// MaxLimit is the most that a limit can be.
+const MaxLimit = 1_000_000
+
+// PutLimit bounds how many tasks run at once; those that run already go on.
+//
+// Faults: Invalid; Forbidden unless c administers everything.
+func (s *Service) PutLimit(ctx context.Context, c policy.Caller, l Limit) (Limit, error) {
+	if err := l.check(); err != nil {
+		return Limit{}, err
+	}
+	l.UpdatedBy = c.UserID
+	err := s.changeLimit(ctx, c, "limit.put", l, func(tx pgx.Tx) error {
+		return tx.QueryRow(ctx, `
+			INSERT INTO concurrency_limits (kind, name, max_running, updated_by) VALUES ($1, $2, $3, $4)
+			ON CONFLICT (kind, name) DO UPDATE SET max_running = $3, updated_by = $4, updated_at = now() RETURNING updated_at`,
+			l.Kind, l.Name, l.MaxRunning, l.UpdatedBy).Scan(&l.UpdatedAt)
+	})
+	return l, err
+}
+
+// DeleteLimit removes a limit. Faults: as of PutLimit, and NotFound.
+func (s *Service) DeleteLimit(ctx context.Context, c policy.Caller, kind LimitKind, name string) error {
+	return s.changeLimit(ctx, c, "limit.delete", Limit{Kind: kind, Name: name}, func(tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, `DELETE FROM concurrency_limits WHERE kind = $1 AND name = $2`, kind, name)
+		if err == nil && tag.RowsAffected() == 0 {
+			return fault.New(fault.NotFound, "there is no such limit")
+		}
+		return err
+	})
+}
+
+// Limits returns all limits, by kind and name.
+func (s *Service) Limits(ctx context.Context) ([]Limit, error) {
+	rows, err := s.pool.Query(ctx, `SELECT kind, name, max_running, updated_at, updated_by FROM concurrency_limits ORDER BY kind, name`)
+	if err != nil {
+		return nil, postgres.Fault(fmt.Errorf("list limits: %w", err))
+	}
+	limits, err := pgx.CollectRows(rows, pgx.RowToStructByName[Limit])
+	if err != nil {
+		return nil, postgres.Fault(fmt.Errorf("list limits: %w", err))
+	}
+	return limits, nil
+}
+
+func (l Limit) check() error {
+	var found []fault.Field
+	switch l.Kind {
+	case LimitAll:
+		if l.Name != "" {
+			found = append(found, fault.Field{Path: "path.name", Message: "is for limits of something"})
+		}
+	case LimitProject, LimitSession, LimitAgent:
+		if l.Name != "" && (len(l.Name) > MaxIDBytes || !idForm.MatchString(l.Name)) {
+			found = append(found, fault.Field{Path: "path.name", Message: "must be an id"})
+		}
+	default:
+		found = append(found, fault.Field{Path: "path.kind", Message: "must be all, project, session or agent"})
+	}
+	if l.MaxRunning < 0 || l.MaxRunning > MaxLimit {
+		found = append(found, fault.Field{Path: "body.maxConcurrentTasks", Message: fmt.Sprintf("must be between 0 and %d", MaxLimit)})
+	}
+	return fault.InvalidFields(found)
+}
+
+// changeLimit runs fn and writes the entry of the decision that allows it in one
+// transaction. No claim takes place meanwhile.
+func (s *Service) changeLimit(ctx context.Context, c policy.Caller, action string, l Limit, fn func(pgx.Tx) error) error {
+	d, err := s.access.Decide(ctx, c, policy.Request{Permission: policy.AdminAll, Action: action})
+	if err != nil {
+		return err
+	}
+	if d.Allowed && !c.AllProjects {
+		d.Allowed, d.Layer, d.Reason = false, policy.LayerProject, "limits hold for the whole server"
+	}
+	entry := audit.NewEntry(c, action, "limit", string(l.Kind)+":"+l.Name, d)
+	if !d.Allowed {
+		s.recorder.Record(ctx, entry)
+		return d.Err()
+	}
+	err = postgres.InTx(ctx, s.pool, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1)`, claimLock); err != nil {
+			return err
+		}
+		if err := fn(tx); err != nil {
+			return err
+		}
+		return audit.Append(ctx, tx, entry)
+	})
+	if err != nil {
+		return audit.Fault(err)
+	}
+	poke(s.unparkSoon)
+	return nil
+}
