@@ -76,13 +76,14 @@ func asked(q api.Question) string {
 	if q.Tool != nil {
 		text += " [" + q.Tool.Name + "]"
 	}
-	for i, choice := range q.Choices {
-		if i == 0 {
-			text += ":"
-		}
-		text += " " + choice.ID
+	if len(q.Choices) == 0 {
+		return text
 	}
-	return text
+	ids := make([]string, len(q.Choices))
+	for i, choice := range q.Choices {
+		ids[i] = choice.ID
+	}
+	return text + ": " + strings.Join(ids, " ")
 }
 
 type answerFlags struct {

@@ -47,7 +47,7 @@ func (a *Answer) check(kind QuestionKind) error {
 			bad(t.field, "%s", message)
 		}
 	}
-	if message := objectFault(a.Data, MaxDataBytes); message != "" {
+	if message := objectFault(a.Data); message != "" {
 		bad("data", "%s", message)
 	}
 	switch {

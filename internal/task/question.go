@@ -397,7 +397,7 @@ func (n *NewQuestion) check() error {
 	}
 	if n.Tool != nil {
 		texts = append(texts, boundedText{"tool.name", n.Tool.Name, MaxToolNameBytes}, boundedText{"tool.title", n.Tool.Title, MaxLabelTextBytes})
-		if message := objectFault(n.Tool.Input, MaxDataBytes); message != "" {
+		if message := objectFault(n.Tool.Input); message != "" {
 			bad("tool.input", "%s", message)
 		}
 	}

@@ -19,7 +19,8 @@ type QuestionFilter struct {
 	Status []QuestionStatus // any of them
 }
 
-// NewestQuestion, as the place to list questions from, begins with the newest.
+// NewestQuestion is the place from which a list of questions begins with the
+// newest.
 const NewestQuestion = math.MaxInt64
 
 // Questions returns up to limit questions that c sees and the filter selects,

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"golang.org/x/text/language"
@@ -18,7 +20,7 @@ const maxSchemaFaults = 20
 
 // schemaFault says why a schema cannot be used, or "".
 func schemaFault(schema json.RawMessage) string {
-	if message := objectFault(schema, MaxDataBytes); message != "" {
+	if message := objectFault(schema); message != "" {
 		return message
 	}
 	if _, err := compileSchema(schema); err != nil {
@@ -62,11 +64,7 @@ func refers(v any) bool {
 			}
 		}
 	case []any:
-		for _, item := range v {
-			if refers(item) {
-				return true
-			}
-		}
+		return slices.ContainsFunc(v, refers)
 	}
 	return false
 }
@@ -99,10 +97,7 @@ func collect(e *jsonschema.ValidationError, p *message.Printer, found *[]fault.F
 		return
 	}
 	if len(e.Causes) == 0 {
-		path := "body.data"
-		for _, step := range e.InstanceLocation {
-			path += "." + step
-		}
+		path := strings.Join(append([]string{"body.data"}, e.InstanceLocation...), ".")
 		*found = append(*found, fault.Field{Path: cut(path, MaxLabelTextBytes), Message: cut(e.ErrorKind.LocalizedString(p), MaxLabelTextBytes)})
 	}
 	for _, cause := range e.Causes {
