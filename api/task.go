@@ -111,6 +111,8 @@ type Task struct {
 	UpdatedAt        time.Time         `json:"updatedAt"`
 	StartedAt        *time.Time        `json:"startedAt,omitempty"`
 	CompletedAt      *time.Time        `json:"completedAt,omitempty"`
+	RetryOf          string            `json:"retryOf,omitempty" format:"uuid" doc:"The task that this one does again."`
+	RetriedBy        string            `json:"retriedBy,omitempty" format:"uuid" doc:"The task that does this one again."`
 }
 
 // Attempt is one worker's try at a task.
@@ -133,6 +135,19 @@ type PendingReason struct {
 	Reason string `json:"reason" enum:"dependency,not-before,limit,no-worker,turn" doc:"turn: others come before, or the workers are busy."`
 	Limit  string `json:"limit,omitempty" doc:"The limit that is reached, as kind:name." example:"project:web"`
 	Ahead  int    `json:"ahead,omitempty" doc:"How many tasks of the project come before, up to 1,000."`
+}
+
+// TaskTree answers GET /v1/tasks/{id}/tree.
+type TaskTree struct {
+	Items     []Task `json:"items" doc:"The task and its descendants, those nearest to it first; parentTaskId says whose part each is."`
+	Truncated bool   `json:"truncated" doc:"There are more: at most 1,000 are told, fewer where they are large."`
+}
+
+// CancelledTasks answers POST /v1/tasks/cancel.
+type CancelledTasks struct {
+	Cancelled int  `json:"cancelled" doc:"How many of the chosen tasks were cancelled; their descendants, which were too, are not counted."`
+	Denied    int  `json:"denied" doc:"How many the policies did not let the caller cancel."`
+	More      bool `json:"more" doc:"There may be more: at most 500 are looked at. Ask again."`
 }
 
 // WaitingReason says what a waiting task waits for.

@@ -1,6 +1,7 @@
 package clawctl
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -115,11 +116,16 @@ func (c *cli) submit(cmd *cobra.Command, args []string, f *submitFlags) error {
 	if err != nil {
 		return err
 	}
-	if f.watch {
+	return c.submitted(cmd.Context(), client, task, f.watch)
+}
+
+// submitted tells of a task that was submitted or, with watch, follows it.
+func (c *cli) submitted(ctx context.Context, client *api.Client, task api.Task, watch bool) error {
+	if watch {
 		if c.format.value == "table" {
 			c.err.printf("%s\n", c.err.style(dim, "Submitted "+cleanLine(task.ID)))
 		}
-		return c.watch(cmd.Context(), client, task.ID, new(int64))
+		return c.watch(ctx, client, task.ID, new(int64))
 	}
 	return c.print(task, func() {
 		c.out.printf("%s\n", cleanLine(task.ID))

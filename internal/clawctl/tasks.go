@@ -19,7 +19,7 @@ var statuses = []string{"pending", "planning", "running", "waiting", "completed"
 
 func (c *cli) tasksCommand() *cobra.Command {
 	return group("tasks", "See, watch and cancel tasks",
-		c.tasksListCommand(), c.tasksGetCommand(), c.tasksWatchCommand(), c.tasksCancelCommand(), c.tasksEventsCommand(), c.tasksAttemptsCommand())
+		c.tasksListCommand(), c.tasksGetCommand(), c.tasksWatchCommand(), c.tasksCancelCommand(), c.tasksEventsCommand(), c.tasksTreeCommand(), c.tasksAttemptsCommand())
 }
 
 // filterFlags choose tasks.
@@ -168,7 +168,7 @@ func (c *cli) taskDetails(t api.Task) {
 	pairs := [][2]string{
 		{"Task", t.ID}, {"Description", t.Description}, {"Status", status}, {"Agent", t.AgentID}, {"Skill", t.SkillID},
 		{"Model", t.Model}, {"Thinking", string(t.Thinking)}, {"Session", t.SessionID}, {"Project", t.ProjectID}, {"Submitted by", t.UserID},
-		{"Parent", t.ParentTaskID}, {"Depends on", strings.Join(t.DependsOn, ", ")}, {"Labels", labelText(t.Labels)}, {"Requires", labelText(t.Requires)}, {"Metadata", string(t.Metadata)},
+		{"Parent", t.ParentTaskID}, {"Retry of", t.RetryOf}, {"Retried by", t.RetriedBy}, {"Depends on", strings.Join(t.DependsOn, ", ")}, {"Labels", labelText(t.Labels)}, {"Requires", labelText(t.Requires)}, {"Metadata", string(t.Metadata)},
 	}
 	if t.Dispatch == api.DispatchManual {
 		pairs = append(pairs, [2]string{"Dispatch", string(t.Dispatch)})
@@ -202,16 +202,6 @@ func (c *cli) block(heading, text string) {
 		return
 	}
 	c.out.printf("\n%s\n%s\n", c.out.style(bold, heading+":"), strings.TrimRight(cleanText(text), "\n"))
-}
-
-func (c *cli) tasksCancelCommand() *cobra.Command {
-	return c.each("cancel ID...", "Cancel tasks and their parts", "the id of a task", func(ctx context.Context, client *api.Client, id string) error {
-		task, err := client.CancelTask(ctx, id)
-		if err != nil {
-			return err
-		}
-		return c.print(task, func() { c.out.printf("%s cancelled\n", cleanLine(task.ID)) })
-	})
 }
 
 func (c *cli) tasksAttemptsCommand() *cobra.Command {

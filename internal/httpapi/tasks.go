@@ -31,6 +31,8 @@ type Tasks interface {
 	// Delay explains why a task that waits for a worker does not run.
 	Delay(ctx context.Context, t task.Task) (*task.Delay, error)
 	TaskLog
+	Questions
+	Relatives
 }
 
 // What several operations take. The types are exported only because huma passes

@@ -26,6 +26,12 @@ func WireTask(t task.Task) api.Task {
 	if t.ParentTaskID != nil {
 		w.ParentTaskID = t.ParentTaskID.String()
 	}
+	if t.RetryOf != nil {
+		w.RetryOf = t.RetryOf.String()
+	}
+	if t.RetriedBy != nil {
+		w.RetriedBy = t.RetriedBy.String()
+	}
 	if t.ScheduleID != nil {
 		w.ScheduleID = t.ScheduleID.String()
 	}

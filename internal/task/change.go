@@ -214,7 +214,7 @@ func (p *Patch) check() error {
 			bad(text.field, "must have at most %d bytes, has %d", text.limit, len(*text.value))
 		}
 	}
-	if message := objectFault(p.Data, MaxDataBytes); message != "" {
+	if message := objectFault(p.Data); message != "" {
 		bad("data", "%s", message)
 	}
 	return fault.InvalidFields(found)

@@ -80,11 +80,12 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 }
 
-// sweep takes expired leases away, offers tasks whose time has come and runs
-// schedules. It returns when to sweep next.
+// sweep takes expired leases away, offers tasks whose time has come, ends
+// questions that nobody answered in time and runs schedules. It returns when to
+// sweep next.
 func (s *Service) sweep(ctx context.Context) (time.Duration, error) {
 	var due int
-	var next, tick, bound *float64
+	var next, tick, bound, expiry *float64
 	var queued bool
 	err := postgres.Retry(ctx, func() error {
 		return s.pool.QueryRow(ctx, `
@@ -104,7 +105,9 @@ func (s *Service) sweep(ctx context.Context) (time.Duration, error) {
 				(SELECT expires_at AS at FROM tasks WHERE expires_at IS NOT NULL AND status = 'pending' ORDER BY 1 LIMIT 1)
 				UNION ALL
 				(SELECT deadline_at FROM tasks WHERE deadline_at IS NOT NULL AND completed_at IS NULL ORDER BY 1 LIMIT 1)
-			) bounds)`).Scan(&due, &next, &tick, &queued, &bound)
+			) bounds),
+			(SELECT extract(epoch FROM min(expires_at) - clock_timestamp())::float8 FROM questions WHERE status = 'open')`).
+			Scan(&due, &next, &tick, &queued, &bound, &expiry)
 	})
 	if err != nil {
 		return sweepInterval, fmt.Errorf("offer tasks whose time has come: %w", err)
@@ -113,13 +116,18 @@ func (s *Service) sweep(ctx context.Context) (time.Duration, error) {
 		s.bus.Publish(stream.Signal{Topic: stream.WorkReady})
 	}
 	wait := sweepInterval
-	if next != nil {
-		wait = min(wait, time.Duration(*next*float64(time.Second))+time.Millisecond)
+	for _, seconds := range []*float64{next, expiry} {
+		if seconds != nil {
+			wait = min(wait, max(0, time.Duration(*seconds*float64(time.Second)))+time.Millisecond)
+		}
 	}
 	if s.parked.Load() { // signals can be lost
 		poke(s.unparkSoon)
 	}
 	var faults []error
+	if expiry != nil && *expiry <= 0 {
+		faults = append(faults, s.expireQuestions(ctx))
+	}
 	switch {
 	case queued || tick != nil && *tick <= 0:
 		some, err := s.runDue(ctx)

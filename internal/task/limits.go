@@ -15,7 +15,6 @@ import (
 const (
 	MaxDescriptionChars = 2000
 	MaxInputBytes       = 256 << 10
-	MaxMetadataBytes    = 64 << 10
 	MaxLabels           = 64
 	MaxLabelBytes       = 256 // of a key, and of a value
 	MaxIDBytes          = 128 // of agents, skills, sessions and projects
@@ -31,8 +30,8 @@ const (
 	MaxOutputBytes      = 1 << 20
 	MaxErrorBytes       = 64 << 10
 	MaxMessageBytes     = 16 << 10
-	MaxDataBytes        = 64 << 10
-	MaxEvents           = 100_000 // of one task, status events excepted
+	MaxDataBytes        = 64 << 10 // of data and of metadata
+	MaxEvents           = 100_000  // of one task, status events excepted
 )
 
 var thinkingLevels = []string{"", "off", "minimal", "low", "medium", "high"}
@@ -109,7 +108,7 @@ func (n *New) faults(at string) []fault.Field {
 			bad(field, "%s", message)
 		}
 	}
-	if message := objectFault(n.Metadata, MaxMetadataBytes); message != "" {
+	if message := objectFault(n.Metadata); message != "" {
 		bad("metadata", "%s", message)
 	}
 	return found
@@ -129,13 +128,13 @@ func labelsFault(labels map[string]string) string {
 }
 
 // objectFault says what is wrong with data as an optional JSON object of at
-// most limit bytes, or "".
-func objectFault(data json.RawMessage, limit int) string {
+// most MaxDataBytes, or "".
+func objectFault(data json.RawMessage) string {
 	switch {
 	case data == nil:
 		return ""
-	case len(data) > limit:
-		return fmt.Sprintf("must have at most %d bytes, has %d", limit, len(data))
+	case len(data) > MaxDataBytes:
+		return fmt.Sprintf("must have at most %d bytes, has %d", MaxDataBytes, len(data))
 	case !json.Valid(data) || data[0] != '{':
 		return "must be a JSON object"
 	}

@@ -28,6 +28,12 @@ type Filter struct {
 	Query        string // part of the description, in any case
 }
 
+// empty reports whether f selects all.
+func (f Filter) empty() bool {
+	return len(f.Status) == 0 && f.AgentID == "" && f.SessionID == "" && f.ProjectID == "" && f.ParentTaskID == nil &&
+		len(f.Labels) == 0 && f.CreatedAfter.IsZero() && f.Query == ""
+}
+
 // Matches reports whether c sees the entry and the filter selects it, whose
 // task had its status.
 func (f Filter) Matches(c policy.Caller, e LogEntry) bool {
@@ -64,6 +70,9 @@ func (s *Service) Get(ctx context.Context, c policy.Caller, id uuid.UUID) (t Tas
 	}
 	return t, nil
 }
+
+// bytes is how much the task holds of what can be large.
+func (t *Task) bytes() int { return len(t.Input) + len(t.Output) + len(t.Error) + len(t.Metadata) }
 
 // maxListBytes bounds what one page holds of inputs, outputs and metadata.
 const maxListBytes = 8 << 20
@@ -128,7 +137,7 @@ func (s *Service) List(ctx context.Context, c policy.Caller, f Filter, before uu
 				return err
 			}
 			tasks = append(tasks, t)
-			bytes += len(t.Input) + len(t.Output) + len(t.Error) + len(t.Metadata)
+			bytes += t.bytes()
 		}
 		return rows.Err()
 	})

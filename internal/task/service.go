@@ -67,8 +67,9 @@ type Service struct {
 	recheckSoon chan struct{} // poked when rights or policies have changed
 
 	mu       sync.Mutex
-	work     map[chan struct{}]struct{} // waiting claims
-	leases   map[chan struct{}]string   // waiting heartbeats and their workers
+	work     map[chan struct{}]struct{}            // waiting claims
+	leases   map[chan struct{}]string              // waiting heartbeats and their workers
+	asking   map[string]map[chan struct{}]struct{} // who waits for answers, by task
 	counting sync.Mutex
 	counted  Counts // the last count, good until countEnd
 	countEnd time.Time
@@ -85,7 +86,7 @@ func NewService(pool *pgxpool.Pool, o Options) *Service {
 	s := &Service{
 		pool: pool, agents: o.Agents, access: o.Access, submitters: o.Submitters, recorder: o.Recorder, bus: o.Bus, log: o.Log, lease: o.Lease, shared: o.Shared, claimed: o.Claimed,
 		work:   map[chan struct{}]struct{}{},
-		leases: map[chan struct{}]string{}, sweepSoon: make(chan struct{}, 1), recheckSoon: make(chan struct{}, 1), unparkSoon: make(chan struct{}, 1),
+		leases: map[chan struct{}]string{}, asking: map[string]map[chan struct{}]struct{}{}, sweepSoon: make(chan struct{}, 1), recheckSoon: make(chan struct{}, 1), unparkSoon: make(chan struct{}, 1),
 	}
 	s.inserts.flush = s.flushInserts
 	o.Bus.Subscribe(s.hear)
@@ -101,6 +102,7 @@ func (s *Service) hear(sig stream.Signal) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.wakeAsking(sig)
 	if sig.Topic == stream.WorkReady || sig.Topic == stream.Resync {
 		for ch := range s.work {
 			poke(ch)

@@ -52,6 +52,8 @@ type New struct {
 	Labels           map[string]string
 	Requires         map[string]string // labels that its worker must have
 	Metadata         json.RawMessage   `json:",omitempty"` // none would be read back as null
+	// RetryOf is the task that it does again.
+	RetryOf *uuid.UUID `json:",omitempty"`
 	// By is the permission that submitting it takes. Default: task:submit.
 	By policy.Permission
 }
@@ -195,7 +197,7 @@ func (n *New) task(id uuid.UUID, userID string) Task {
 		ParentTaskID: n.ParentTaskID, DependsOn: n.DependsOn, Dispatch: n.Dispatch, Priority: n.Priority, ConcurrencyKey: n.ConcurrencyKey, ConcurrencyLimit: n.ConcurrencyLimit,
 		RunAfter: n.RunAfter, TimeoutSeconds: n.TimeoutSeconds, ExpiresAt: n.ExpiresAt, DeadlineAt: n.DeadlineAt,
 		SilenceSeconds: n.SilenceSeconds, RetryOn: append([]string{}, n.RetryOn...), MaxAttempts: n.MaxAttempts,
-		Labels: n.Labels, Requires: labelsOf(n.Requires), Metadata: n.Metadata,
+		Labels: n.Labels, Requires: labelsOf(n.Requires), Metadata: n.Metadata, RetryOf: n.RetryOf,
 	}
 }
 
@@ -231,7 +233,7 @@ func (s *Service) insert(ctx context.Context, c policy.Caller, tasks []Task, new
 			relatives = append(relatives, *t.ParentTaskID)
 		}
 	}
-	if len(relatives) == 0 && len(tasks) == 1 {
+	if len(relatives) == 0 && len(tasks) == 1 && tasks[0].RetryOf == nil {
 		return s.insertShared(ctx, news[0])
 	}
 	err := postgres.InTx(ctx, s.pool, func(tx pgx.Tx) error {
@@ -242,12 +244,18 @@ func (s *Service) insert(ctx context.Context, c policy.Caller, tasks []Task, new
 		if err := checkRelatives(tasks, at, known); err != nil {
 			return err
 		}
+		if err := checkTree(ctx, tx, tasks, at); err != nil {
+			return err
+		}
 		if err := insertTasks(ctx, tx, news, known); err != nil {
 			return err
 		}
 		for _, n := range news {
 			if n.err != nil {
 				return n.err // all or none
+			}
+			if err := n.task.link(ctx, tx); err != nil {
+				return err
 			}
 		}
 		return nil

@@ -50,6 +50,8 @@ type Task struct {
 	UpdatedAt        time.Time
 	StartedAt        *time.Time
 	CompletedAt      *time.Time
+	RetryOf          *uuid.UUID // the task that this one does again
+	RetriedBy        *uuid.UUID // the one that does this one again
 	// LastSeq is the number of the task's newest event.
 	LastSeq int64
 }
@@ -58,7 +60,7 @@ type Task struct {
 const columns = `t.id, t.status, t.description, t.input, t.agent_id, t.skill_id, t.model, t.thinking,
 	t.session_id, t.project_id, t.user_id, t.parent_task_id, t.schedule_id, t.depends_on, t.dispatch, t.priority, t.concurrency_key, t.concurrency_limit, t.labels, t.requires, t.metadata,
 	t.progress, t.output, t.error, t.waiting_reason, t.attempt, t.max_attempts, t.run_after, t.timeout_seconds, t.expires_at, t.deadline_at, t.silence_seconds, t.retry_on, t.status_reason,
-	t.created_at, t.updated_at, t.started_at, t.completed_at, t.last_seq`
+	t.created_at, t.updated_at, t.started_at, t.completed_at, t.retry_of, t.retried_by, t.last_seq`
 
 var toTask = pgx.RowToStructByName[Task]
 
@@ -66,7 +68,7 @@ var toTask = pgx.RowToStructByName[Task]
 // never changes, so the first answer can always be given again.
 func (t Task) asSubmitted() Task {
 	t.Status, t.Progress, t.Output, t.Error, t.WaitingReason, t.StatusReason, t.Attempt = Pending, 0, "", "", "", "", 0
-	t.UpdatedAt, t.StartedAt, t.CompletedAt, t.LastSeq = t.CreatedAt, nil, nil, 1
+	t.UpdatedAt, t.StartedAt, t.CompletedAt, t.RetriedBy, t.LastSeq = t.CreatedAt, nil, nil, nil, 1
 	return t
 }
 

@@ -70,14 +70,9 @@ func (w *Worker) carryOut(run, leased context.Context, l api.Lease, r reporter, 
 
 	run, endRun := context.WithCancelCause(run)
 	defer endRun(nil)
-	said := func() {}
-	if s := l.Task.SilenceSeconds; s > 0 {
-		length := time.Duration(s) * time.Second
-		silence := time.AfterFunc(length, func() { endRun(errSilent) })
-		defer silence.Stop()
-		said = func() { silence.Reset(length) }
-	}
-	sink := newSink(run, said, func(events []api.ReportEvent) error { return r.report(leased, api.Report{Events: events}) })
+	quiet := newSilence(l.Task.SilenceSeconds, func() { endRun(errSilent) })
+	defer quiet.stop()
+	sink := newSink(run, r, quiet, func(events []api.ReportEvent) error { return r.report(leased, api.Report{Events: events}) })
 	flushing, stopFlushing := context.WithCancel(leased)
 	var flush sync.WaitGroup
 	flush.Go(func() { sink.flush(flushing) })

@@ -28,11 +28,12 @@ const (
 // sink gathers what an executor says and reports it in order, the first words
 // after a silence at once, later ones together.
 type sink struct {
+	reporter
 	send func([]api.ReportEvent) error
 	// heard ends when nobody waits for the executor any more: from then on what
 	// does not fit is left out instead of waited for.
 	heard context.Context
-	said  func() // called with each event
+	quiet *silence
 
 	mu      sync.Mutex
 	events  []api.ReportEvent
@@ -43,10 +44,13 @@ type sink struct {
 	lines   int
 	output  int // bytes of output so far
 	skipped int // events that were left out
+
+	asks   sync.Mutex // not held while waiting for people
+	asking int        // calls that wait for people
 }
 
-func newSink(heard context.Context, said func(), send func([]api.ReportEvent) error) *sink {
-	return &sink{send: send, heard: heard, said: said, room: make(chan struct{}), ready: make(chan struct{}, 1)}
+func newSink(heard context.Context, r reporter, quiet *silence, send func([]api.ReportEvent) error) *sink {
+	return &sink{reporter: r, send: send, heard: heard, quiet: quiet, room: make(chan struct{}), ready: make(chan struct{}, 1)}
 }
 
 // flush reports events until ctx ends or the server takes no more.
@@ -158,7 +162,7 @@ func (s *sink) Note(message string, details any) {
 
 // add buffers e. It waits while the buffer is full.
 func (s *sink) add(e api.ReportEvent) {
-	s.said()
+	s.quiet.broken()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for !s.deaf && s.full() {

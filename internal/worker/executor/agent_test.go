@@ -210,6 +210,10 @@ func (l *listener) Artifact(_ context.Context, name, contentType string, content
 	return err
 }
 
+func (*listener) Authorize(context.Context, string, api.ToolCall) (bool, string, error) {
+	return false, "", errors.ErrUnsupported
+}
+
 func (l *listener) all() []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -53,6 +53,10 @@ type Sink interface {
 	Ask(ctx context.Context, q api.NewQuestion) (api.Question, error)
 	// Artifact keeps a file with the task.
 	Artifact(ctx context.Context, name, contentType string, content io.Reader) error
+	// Authorize asks whether the agent may use a skill now, by that call of a
+	// tool, and waits for a person's approval where one is needed. The reason
+	// can be told to the agent. Errors are as those of Ask.
+	Authorize(ctx context.Context, skillID string, tool api.ToolCall) (allowed bool, reason string, err error)
 }
 
 // Failure is an error of an agent, as opposed to one of ours.

@@ -350,6 +350,10 @@ func (*counter) Artifact(context.Context, string, string, io.Reader) error {
 	return errors.ErrUnsupported
 }
 
+func (*counter) Authorize(context.Context, string, api.ToolCall) (bool, string, error) {
+	return false, "", errors.ErrUnsupported
+}
+
 func TestHugeOutputTakesBoundedMemory(t *testing.T) {
 	var before, after runtime.MemStats
 	runtime.GC()

@@ -31,6 +31,10 @@ func (*lines) Artifact(context.Context, string, string, io.Reader) error {
 	return errors.ErrUnsupported
 }
 
+func (*lines) Authorize(context.Context, string, api.ToolCall) (bool, string, error) {
+	return false, "", errors.ErrUnsupported
+}
+
 func FuzzWhatAProgramSaysDoesNotDependOnHowItArrives(f *testing.F) {
 	f.Add([]byte("one\r\ntwo\n\nthree"), 1)
 	f.Add([]byte("::coderclaw {\"progress\":1}\n::coderclaw {\"output\":\"x\"}\nrest\n"), 3)
