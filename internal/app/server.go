@@ -173,7 +173,7 @@ func newServer(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, log *
 	claims := newClaimLatency()
 	s.tasks = task.NewService(pool, task.Options{
 		Agents: runnable{agents}, Access: agents, Submitters: submitters{s.identity, access(cfg)}, Recorder: s.audit,
-		Bus: s.bus, Log: log, Shared: shared,
+		Bus: s.bus, Log: log, Shared: shared, Lease: cfg.WorkerLease,
 		Claimed: func(waited time.Duration) { claims.Observe(waited.Seconds()) },
 	})
 	if err := s.tasks.Prepare(ctx); err != nil {

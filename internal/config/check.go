@@ -19,6 +19,8 @@ const (
 	maxStreams    = 1_000_000
 	maxRetention  = 36_500 // days
 	maxSessionMax = 24 * time.Hour
+	minLease      = 2 * time.Second
+	maxLease      = 10 * time.Minute
 )
 
 func taskCountAllowed(n int) bool { return minTasks <= n && n <= maxTasks }
@@ -48,6 +50,9 @@ func (c *Config) check(serves bool) error {
 	}
 	if c.ShutdownGrace < 0 {
 		refuse("CODERCLAW_SHUTDOWN_GRACE: %s is negative", c.ShutdownGrace)
+	}
+	if c.WorkerLease < minLease || c.WorkerLease > maxLease {
+		refuse("CODERCLAW_WORKER_LEASE: %s is not within %s to %s", c.WorkerLease, minLease, maxLease)
 	}
 	if c.EmbeddedPostgres && c.DatabaseURL.Reveal() != "" {
 		refuse("CODERCLAW_EMBEDDED_POSTGRES: contradicts CODERCLAW_DATABASE_URL; set one of them")

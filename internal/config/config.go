@@ -146,6 +146,9 @@ type Config struct {
 	URL string
 	// What a worker is.
 	Worker Worker
+	// CODERCLAW_WORKER_LEASE: how long a worker may not be heard of before its
+	// tasks are given to others, 2s to 10m. Default: 30s.
+	WorkerLease time.Duration `split_words:"true"`
 
 	// CODERCLAW_LOG_LEVEL: debug, info (default), warn or error.
 	LogLevel LogLevel `split_words:"true"`
@@ -249,6 +252,7 @@ func Default() Config {
 		DataDir:                dataDir,
 		WorkspaceRoot:          workspace,
 		Workspace:              Workspace{Cleanup: CleanupAlways, Quota: 10_240},
+		WorkerLease:            30 * time.Second,
 		LogLevel:               LogLevel(slog.LevelInfo),
 		LogFormat:              LogAuto,
 	}

@@ -40,6 +40,10 @@ func (l *listener) Ask(_ context.Context, q api.NewQuestion) (api.Question, erro
 	return api.Question{Status: l.status}, nil
 }
 
+func (l *listener) Authorize(context.Context, string, api.ToolCall) (bool, string, error) {
+	return false, "", errors.ErrUnsupported
+}
+
 func (l *listener) Artifact(context.Context, string, string, io.Reader) error {
 	return errors.ErrUnsupported
 }
