@@ -116,11 +116,16 @@ func (s *Service) claim(ctx context.Context, c policy.Caller, workerID string, m
 	for i := range entries {
 		entries[i] = audit.NewEntry(c, actionClaim, resourceType, "", policy.Decision{Allowed: true, Reason: "offered to worker " + workerID})
 	}
-	for again := true; again && len(leases) < max; {
+	var work bool
+	b := &pgx.Batch{}
+	queuePresent(b, c, workerID, &draining, &work)
+	if err := s.pool.SendBatch(ctx, b).Close(); err != nil {
+		return nil, false, postgres.Fault(fmt.Errorf("claim: %w", err))
+	}
+	for again := work && !draining; again && len(leases) < max; {
 		again = false
 		b := &pgx.Batch{}
 		b.Queue(`SELECT pg_advisory_xact_lock($1)`, claimLock)
-		queuePresent(b, c, workerID, &draining)
 		b.Queue(claimSQL, append([]any{workerID, c.UserID, max - len(leases), s.lease}, audit.Args(entries...)...)...).Query(func(rows pgx.Rows) error {
 			all, err := pgx.CollectRows(rows, pgx.RowToStructByName[found])
 			for _, f := range all {
@@ -206,7 +211,7 @@ func (s *Service) Heartbeat(ctx context.Context, c policy.Caller, workerID strin
 // renew extends what is still held and returns the rest.
 func (s *Service) renew(ctx context.Context, c policy.Caller, workerID string, leases []uuid.UUID) (lost []uuid.UUID, err error) {
 	b := &pgx.Batch{}
-	queuePresent(b, c, workerID, new(bool))
+	queuePresent(b, c, workerID, new(bool), new(bool))
 	b.Queue(`
 		WITH held AS (
 			UPDATE tasks SET lease_expires_at = clock_timestamp() + $3::interval

@@ -14,8 +14,10 @@ import (
 )
 
 const (
-	// sweepInterval bounds how late an expired lease is noticed.
-	sweepInterval = 5 * time.Second
+	// sweepInterval is the longest that passes without a look at what is due. It
+	// is no longer than a lease, so that each is known before it runs out, and
+	// what comes then has a timer.
+	sweepInterval = 30 * time.Second
 	// lookInterval bounds how late a change is noticed whose signal was lost.
 	lookInterval = 2 * time.Second
 	// tidyInterval is how often partitions and leftovers are looked after.
@@ -85,7 +87,7 @@ func (s *Service) Run(ctx context.Context) error {
 // sweep next.
 func (s *Service) sweep(ctx context.Context) (time.Duration, error) {
 	var due int
-	var next, tick, bound, expiry *float64
+	var next, tick, bound, expiry, lease *float64
 	var queued bool
 	err := postgres.Retry(ctx, func() error {
 		return s.pool.QueryRow(ctx, `
@@ -106,16 +108,17 @@ func (s *Service) sweep(ctx context.Context) (time.Duration, error) {
 				UNION ALL
 				(SELECT deadline_at FROM tasks WHERE deadline_at IS NOT NULL AND completed_at IS NULL ORDER BY 1 LIMIT 1)
 			) bounds),
-			(SELECT extract(epoch FROM min(expires_at) - clock_timestamp())::float8 FROM questions WHERE status = 'open')`).
-			Scan(&due, &next, &tick, &queued, &bound, &expiry)
+			(SELECT extract(epoch FROM min(expires_at) - clock_timestamp())::float8 FROM questions WHERE status = 'open'),
+			(SELECT extract(epoch FROM min(lease_expires_at) - clock_timestamp())::float8 FROM tasks WHERE lease_token IS NOT NULL)`).
+			Scan(&due, &next, &tick, &queued, &bound, &expiry, &lease)
 	})
 	if err != nil {
-		return sweepInterval, fmt.Errorf("offer tasks whose time has come: %w", err)
+		return min(s.lease, sweepInterval), fmt.Errorf("offer tasks whose time has come: %w", err)
 	}
 	if due > 0 {
 		s.bus.Publish(stream.Signal{Topic: stream.WorkReady})
 	}
-	wait := sweepInterval
+	wait := min(s.lease, sweepInterval)
 	for _, seconds := range []*float64{next, expiry} {
 		if seconds != nil {
 			wait = min(wait, max(0, time.Duration(*seconds*float64(time.Second)))+time.Millisecond)
@@ -145,7 +148,14 @@ func (s *Service) sweep(ctx context.Context) (time.Duration, error) {
 	case bound != nil:
 		wait = min(wait, time.Duration(*bound*float64(time.Second))+time.Millisecond)
 	}
-	return wait, errors.Join(append(faults, s.loseLeases(ctx, expireSQL, maxLeasesLost))...)
+	switch {
+	case lease != nil && *lease <= 0:
+		faults = append(faults, s.loseLeases(ctx, expireSQL, maxLeasesLost))
+		wait = 0 // until the time of the next one is known
+	case lease != nil:
+		wait = min(wait, time.Duration(*lease*float64(time.Second))+time.Millisecond)
+	}
+	return wait, errors.Join(faults...)
 }
 
 // look tells this process of the tasks that changed since the transaction that

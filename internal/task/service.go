@@ -66,10 +66,16 @@ type Service struct {
 	parked      atomic.Bool   // whether limits hold tasks back, as far as is known
 	recheckSoon chan struct{} // poked when rights or policies have changed
 
-	mu       sync.Mutex
-	work     map[chan struct{}]struct{}            // waiting claims
-	leases   map[chan struct{}]string              // waiting heartbeats and their workers
-	asking   map[string]map[chan struct{}]struct{} // who waits for answers, by task
+	mu            sync.Mutex
+	work          map[chan struct{}]struct{}            // waiting claims
+	leases        map[chan struct{}]string              // waiting heartbeats and their workers
+	asking        map[string]map[chan struct{}]struct{} // who waits for answers, by task
+	serving       sync.Mutex                            // guards the next three
+	served        []string
+	servedAt      int64 // workerChanges when it was read
+	servedUntil   time.Time
+	workerChanges atomic.Int64 // heard of
+
 	counting sync.Mutex
 	counted  Counts // the last count, good until countEnd
 	countEnd time.Time
@@ -99,6 +105,9 @@ func (s *Service) hear(sig stream.Signal) {
 	}
 	if sig.Topic == stream.TasksParked || sig.Topic == stream.Resync {
 		s.parked.Store(true)
+	}
+	if sig.Topic == stream.WorkersChanged || sig.Topic == stream.Resync {
+		s.workerChanges.Add(1)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
