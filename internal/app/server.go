@@ -174,6 +174,7 @@ func newServer(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, log *
 	s.tasks = task.NewService(pool, task.Options{
 		Agents: runnable{agents}, Access: agents, Submitters: submitters{s.identity, access(cfg)}, Recorder: s.audit,
 		Bus: s.bus, Log: log, Shared: shared, Lease: cfg.WorkerLease,
+		Watched: func() bool { return s.http == nil || s.http.Streaming() },
 		Claimed: func(waited time.Duration) { claims.Observe(waited.Seconds()) },
 	})
 	if err := s.tasks.Prepare(ctx); err != nil {

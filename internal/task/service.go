@@ -42,6 +42,8 @@ type Options struct {
 	// Claimed, if not nil, hears how long each task could have been claimed
 	// before it was.
 	Claimed func(waited time.Duration)
+	// Watched, if not nil, says whether anybody follows tasks in this process.
+	Watched func() bool
 	// Shared says that other processes write to the same database, so that
 	// signals can be lost and are made up for by looking.
 	Shared bool
@@ -59,6 +61,7 @@ type Service struct {
 	lease      time.Duration
 	shared     bool
 	claimed    func(time.Duration)
+	watched    func() bool
 
 	inserts     group[*insertion]
 	sweepSoon   chan struct{} // poked when something falls due that no sweep knows of
@@ -86,11 +89,14 @@ func NewService(pool *pgxpool.Pool, o Options) *Service {
 	if o.Lease == 0 {
 		o.Lease = 30 * time.Second
 	}
+	if o.Watched == nil {
+		o.Watched = func() bool { return true }
+	}
 	if o.Claimed == nil {
 		o.Claimed = func(time.Duration) {}
 	}
 	s := &Service{
-		pool: pool, agents: o.Agents, access: o.Access, submitters: o.Submitters, recorder: o.Recorder, bus: o.Bus, log: o.Log, lease: o.Lease, shared: o.Shared, claimed: o.Claimed,
+		pool: pool, agents: o.Agents, access: o.Access, submitters: o.Submitters, recorder: o.Recorder, bus: o.Bus, log: o.Log, lease: o.Lease, shared: o.Shared, claimed: o.Claimed, watched: o.Watched,
 		work:   map[chan struct{}]struct{}{},
 		leases: map[chan struct{}]string{}, asking: map[string]map[chan struct{}]struct{}{}, sweepSoon: make(chan struct{}, 1), recheckSoon: make(chan struct{}, 1), unparkSoon: make(chan struct{}, 1),
 	}
