@@ -12,3 +12,6 @@ import (
 func (s *Service) ReadAs(ctx context.Context, c policy.Caller, sql string, scan func(pgx.Rows) error) error {
 	return s.read(ctx, c, sql, pgx.NamedArgs{}, scan)
 }
+
+// Collect removes the contents that nobody needs any more, now.
+func (s *Service) Collect(ctx context.Context) error { return s.collect(ctx) }

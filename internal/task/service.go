@@ -42,6 +42,13 @@ type Options struct {
 	// Claimed, if not nil, hears how long each task could have been claimed
 	// before it was.
 	Claimed func(waited time.Duration)
+	// Contents are where the bytes of artifacts are kept: new ones in the first,
+	// those from before in whichever they are in.
+	Contents []Contents
+	// MaxArtifact and MaxArtifacts are how many bytes an artifact, and all of a
+	// task together, may have. Default: 64 MiB, 1 GiB.
+	MaxArtifact  int64
+	MaxArtifacts int64
 	// Shared says that other processes write to the same database, so that
 	// signals can be lost and are made up for by looking.
 	Shared bool
@@ -59,6 +66,9 @@ type Service struct {
 	lease      time.Duration
 	shared     bool
 	claimed    func(time.Duration)
+
+	contents                  []Contents
+	maxArtifact, maxArtifacts int64
 
 	inserts     group[*insertion]
 	sweepSoon   chan struct{} // poked when something falls due that no sweep knows of
@@ -79,11 +89,18 @@ func NewService(pool *pgxpool.Pool, o Options) *Service {
 	if o.Lease == 0 {
 		o.Lease = 30 * time.Second
 	}
+	if o.MaxArtifact == 0 {
+		o.MaxArtifact = DefaultMaxArtifact
+	}
+	if o.MaxArtifacts == 0 {
+		o.MaxArtifacts = DefaultMaxArtifacts
+	}
 	if o.Claimed == nil {
 		o.Claimed = func(time.Duration) {}
 	}
 	s := &Service{
 		pool: pool, agents: o.Agents, access: o.Access, submitters: o.Submitters, recorder: o.Recorder, bus: o.Bus, log: o.Log, lease: o.Lease, shared: o.Shared, claimed: o.Claimed,
+		contents: o.Contents, maxArtifact: o.MaxArtifact, maxArtifacts: o.MaxArtifacts,
 		work:   map[chan struct{}]struct{}{},
 		leases: map[chan struct{}]string{}, sweepSoon: make(chan struct{}, 1), recheckSoon: make(chan struct{}, 1), unparkSoon: make(chan struct{}, 1),
 	}
