@@ -12,9 +12,12 @@ const (
 	minTasks = 0
 	maxTasks = 10_000
 
-	maxPerSecond  = 1_000_000
-	maxStreams    = 1_000_000
-	maxRetention  = 36_500 // days
+	maxPerSecond = 1_000_000
+	maxStreams   = 1_000_000
+	maxRetention = 36_500 // days
+	// maxArtifactBytes is what can be sent in an hour, generously.
+	maxArtifactBytes = 1 << 40
+
 	maxSessionMax = 24 * time.Hour
 )
 
@@ -40,6 +43,17 @@ func (c *Config) check(serves bool) error {
 	} {
 		if s.value < 0 || s.value > s.max {
 			refuse("%s: %d is not within 0 to %d", s.variable, s.value, s.max)
+		}
+	}
+	for _, s := range []struct {
+		variable string
+		value    int
+	}{
+		{"CODERCLAW_ARTIFACTS_MAX_BYTES", c.Artifacts.MaxBytes},
+		{"CODERCLAW_ARTIFACTS_MAX_TASK_BYTES", c.Artifacts.MaxTaskBytes},
+	} {
+		if s.value < 1 || s.value > maxArtifactBytes {
+			refuse("%s: %d is not within 1 to %d", s.variable, s.value, maxArtifactBytes)
 		}
 	}
 	if c.ShutdownGrace < 0 {

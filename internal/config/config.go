@@ -138,6 +138,9 @@ type Config struct {
 	// The model endpoint.
 	LLM LLM
 
+	// The files that tasks leave behind.
+	Artifacts Artifacts
+
 	// CODERCLAW_URL: the server that a worker serves, and clients ask.
 	URL string
 	// What a worker is.
@@ -172,6 +175,16 @@ type LLM struct {
 	APIKey Secret `split_words:"true"`
 	// CODERCLAW_LLM_MODEL: the model for tasks and agents that name none.
 	Model string
+}
+
+// Artifacts bounds the files that tasks leave behind.
+type Artifacts struct {
+	// CODERCLAW_ARTIFACTS_MAX_BYTES: how many bytes one may have. Default:
+	// 67108864, 64 MiB.
+	MaxBytes int `split_words:"true"`
+	// CODERCLAW_ARTIFACTS_MAX_TASK_BYTES: how many those of a task may have
+	// together. Default: 1073741824, 1 GiB.
+	MaxTaskBytes int `split_words:"true"`
 }
 
 // OAuthClient is what a provider of logins knows this server by. Its id is no
@@ -219,6 +232,7 @@ func Default() Config {
 		MaxStreamsPerPrincipal: 200,
 		SessionTTL:             12 * time.Hour,
 		SessionMax:             24 * time.Hour,
+		Artifacts:              Artifacts{MaxBytes: 64 << 20, MaxTaskBytes: 1 << 30},
 		ConfigDir:              configDir,
 		DataDir:                dataDir,
 		WorkspaceRoot:          workspace,

@@ -25,6 +25,7 @@ func newConfig() huma.Config {
 	cfg.Servers = []*huma.Server{{URL: "/", Description: "The server that serves this document."}}
 	cfg.Tags = []*huma.Tag{
 		{Name: "Tasks", Description: "Submit, list, change and cancel tasks."},
+		{Name: "Artifacts", Description: "Files that tasks leave behind."},
 		{Name: "Streams", Description: "Follow tasks as they run (Server-Sent Events)."},
 		{Name: "Registry", Description: "Agents and skills."},
 		{Name: "Sessions", Description: "Log in and out, and what a session remembers."},
