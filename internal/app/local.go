@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/google/uuid"
@@ -74,6 +75,20 @@ func (l localServer) Report(ctx context.Context, taskID, leaseToken string, r ap
 		return fmt.Errorf("read a lease token: %w", err)
 	}
 	return forWorker(l.tasks.Report(ctx, task.InProcess, id, token, httpapi.NewReport(r)))
+}
+
+func (l localServer) PutArtifact(ctx context.Context, taskID, leaseToken, name, contentType string, content io.ReadSeeker) error {
+	id, err := uuid.Parse(taskID)
+	if err != nil {
+		return fmt.Errorf("read a task id: %w", err)
+	}
+	token, err := uuid.Parse(leaseToken)
+	if err != nil {
+		return fmt.Errorf("read a lease token: %w", err)
+	}
+	n := task.NewArtifact{TaskID: id, Lease: &token, Name: name, ContentType: contentType, Size: -1}
+	_, _, err = l.tasks.PutArtifact(ctx, task.InProcess, n, content)
+	return forWorker(err)
 }
 
 // forWorker says of an error what a worker must know: whether its lease is

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"sync"
 	"time"
 
@@ -29,6 +30,8 @@ const (
 // after a silence at once, later ones together.
 type sink struct {
 	send func([]api.ReportEvent) error
+	// files takes what is more than events are to hold, and artifacts.
+	files *files
 	// heard ends when nobody waits for the executor any more: from then on what
 	// does not fit is left out instead of waited for.
 	heard context.Context
@@ -44,8 +47,8 @@ type sink struct {
 	skipped int // events that were left out
 }
 
-func newSink(heard context.Context, send func([]api.ReportEvent) error) *sink {
-	return &sink{send: send, heard: heard, room: make(chan struct{}), ready: make(chan struct{}, 1)}
+func newSink(heard context.Context, files *files, send func([]api.ReportEvent) error) *sink {
+	return &sink{send: send, files: files, heard: heard, room: make(chan struct{}), ready: make(chan struct{}, 1)}
 }
 
 // flush reports events until ctx ends or the server takes no more.
@@ -107,12 +110,12 @@ func (s *sink) Output(text string) {
 	s.output += len(text)
 	s.mu.Unlock()
 	if room := maxStreamedOutput - before; room < len(text) {
-		if room > 0 {
-			s.pieces(prefix(text, room))
-		}
+		piece := prefix(text, max(room, 0))
+		s.pieces(piece)
 		if room >= 0 {
-			s.Note("further output is not streamed", nil)
+			s.Note("further output is not streamed: it goes to the artifact "+outputFile, nil)
 		}
+		s.files.add(outputFile, text[len(piece):])
 		return
 	}
 	s.pieces(text)
@@ -140,9 +143,15 @@ func (s *sink) Log(stream, line string) {
 	switch {
 	case n <= maxLogLines:
 		s.add(api.ReportEvent{Type: api.EventLog, Message: bounded(line, maxMessage), Data: streamData[stream]})
+		return
 	case n == maxLogLines+1:
-		s.Note(fmt.Sprintf("the agent has written %d lines: further ones are not streamed", maxLogLines), nil)
+		s.Note(fmt.Sprintf("the agent has written %d lines: further ones go to the artifact %s", maxLogLines, logFile), nil)
 	}
+	s.files.add(logFile, clean(line)+"\n")
+}
+
+func (s *sink) Artifact(ctx context.Context, name, contentType string, content io.Reader) error {
+	return s.files.keep(ctx, name, contentType, content)
 }
 
 func (s *sink) Note(message string, details any) {

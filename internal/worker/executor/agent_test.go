@@ -141,6 +141,11 @@ func (l *listener) add(format string, args ...any) {
 func (l *listener) Progress(percent int, message string) { l.add("%d%% %s", percent, message) }
 func (l *listener) Output(text string)                   { l.add("output: %s", text) }
 func (l *listener) Log(stream, line string)              { l.add("%s: %s", stream, line) }
+func (l *listener) Artifact(_ context.Context, name, _ string, _ io.Reader) error {
+	l.add("artifact: %s", name)
+	return nil
+}
+
 func (l *listener) Note(message string, details any) {
 	if details == nil {
 		l.add("note: %s", message)

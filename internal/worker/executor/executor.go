@@ -4,6 +4,7 @@ package executor
 
 import (
 	"context"
+	"io"
 
 	"github.com/coderclaw/runtime/api"
 )
@@ -25,7 +26,7 @@ type Job struct {
 
 // Sink takes what an agent says while it works. Its methods may be called from
 // several goroutines; they bound what they keep and may block to slow the agent
-// down, but never fail.
+// down, but never fail, Artifact excepted.
 type Sink interface {
 	// Progress reports percent done, 0 to 100, and optionally what is being done.
 	Progress(percent int, message string)
@@ -37,6 +38,10 @@ type Sink interface {
 	// Note passes on a remark of the executor itself, with details for
 	// programs: a value that encodes as a small JSON object, or nil.
 	Note(message string, details any)
+	// Artifact keeps content, to its end, as a file of the task, in place of one
+	// of that name; an empty contentType is application/octet-stream. It returns
+	// once that is done, with an error if it cannot be.
+	Artifact(ctx context.Context, name, contentType string, content io.Reader) error
 }
 
 // Failure is an error of an agent, as opposed to one of ours.

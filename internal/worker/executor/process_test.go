@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -339,6 +340,9 @@ func (c *counter) Progress(int, string) {}
 func (c *counter) Output(string)        {}
 func (c *counter) Log(string, string)   { c.lines++ }
 func (c *counter) Note(string, any)     {}
+func (c *counter) Artifact(context.Context, string, string, io.Reader) error {
+	return nil
+}
 
 func TestHugeOutputTakesBoundedMemory(t *testing.T) {
 	var before, after runtime.MemStats

@@ -2,7 +2,9 @@ package executor
 
 import (
 	"bytes"
+	"context"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -15,7 +17,11 @@ func (l *lines) Progress(percent int, message string) { l.add("%d%% %s", percent
 func (l *lines) Output(text string)                   { l.add("output %s", text) }
 func (l *lines) Log(_, line string)                   { l.add("line %s", line) }
 func (l *lines) Note(message string, _ any)           { l.add("note %s", message) }
-func (l *lines) add(format string, args ...any)       { *l = append(*l, fmt.Sprintf(format, args...)) }
+func (l *lines) Artifact(_ context.Context, name, _ string, _ io.Reader) error {
+	l.add("artifact %s", name)
+	return nil
+}
+func (l *lines) add(format string, args ...any) { *l = append(*l, fmt.Sprintf(format, args...)) }
 
 func FuzzWhatAProgramSaysDoesNotDependOnHowItArrives(f *testing.F) {
 	f.Add([]byte("one\r\ntwo\n\nthree"), 1)
