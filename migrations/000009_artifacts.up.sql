@@ -54,3 +54,30 @@ ALTER TABLE artifact_contents ENABLE ROW LEVEL SECURITY;
 CREATE POLICY app ON artifact_contents TO coderclaw_app USING (true) WITH CHECK (true);
 ALTER TABLE artifact_chunks ENABLE ROW LEVEL SECURITY;
 CREATE POLICY app ON artifact_chunks TO coderclaw_app USING (true) WITH CHECK (true);
+
+-- What depended on a task keeps it from being forgotten.
+CREATE INDEX tasks_depends_on_idx ON tasks USING gin (depends_on) WHERE depends_on <> '{}';
+
+-- Drops the partition of a week that is over and of whose tasks none is left.
+-- The lock it needs stops all writers, so it does not wait for it long.
+CREATE FUNCTION drop_task_events_partition(name text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET lock_timeout = '1s' SET timezone = 'UTC' AS $$
+DECLARE
+    week timestamptz;
+BEGIN
+    -- Otherwise a caller's temporary tables would come first.
+    PERFORM set_config('search_path', current_setting('search_path') || ', pg_temp', true);
+    IF name !~ '^task_events_[0-9]{8}$' THEN
+        RAISE EXCEPTION 'not the name of a partition of task_events: %', name;
+    END IF;
+    week := to_date(right(name, 8), 'YYYYMMDD')::timestamptz;
+    IF week + interval '8 days' > now() THEN
+        RAISE EXCEPTION '% is too young to be dropped', name USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    IF EXISTS (SELECT FROM tasks WHERE id >= audit_first_id(week) AND id < audit_first_id(week + interval '7 days')) THEN
+        RAISE EXCEPTION 'there are tasks of %', name USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    EXECUTE format('DROP TABLE %I', name);
+END $$;
+REVOKE EXECUTE ON FUNCTION drop_task_events_partition FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION drop_task_events_partition TO coderclaw_app;

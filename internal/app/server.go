@@ -175,7 +175,7 @@ func newServer(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, log *
 	s.tasks = task.NewService(pool, task.Options{
 		Agents: runnable{agents}, Access: agents, Submitters: submitters{s.identity, access(cfg)}, Recorder: s.audit,
 		Bus: s.bus, Log: log, Shared: shared,
-		Contents: []task.Contents{artifact.NewChunks(pool)}, MaxArtifact: int64(cfg.Artifacts.MaxBytes), MaxArtifacts: int64(cfg.Artifacts.MaxTaskBytes),
+		Contents: []task.Contents{artifact.NewChunks(pool)}, MaxArtifact: int64(cfg.Artifacts.MaxBytes), MaxArtifacts: int64(cfg.Artifacts.MaxTaskBytes), Retention: time.Duration(cfg.Retention),
 		Claimed: func(waited time.Duration) { claims.Observe(waited.Seconds()) },
 	})
 	if err := s.tasks.Prepare(ctx); err != nil {

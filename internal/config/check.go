@@ -15,6 +15,7 @@ const (
 	maxPerSecond = 1_000_000
 	maxStreams   = 1_000_000
 	maxRetention = 36_500 // days
+	minRetention = time.Hour
 	// maxArtifactBytes is what can be sent in an hour, generously.
 	maxArtifactBytes = 1 << 40
 
@@ -55,6 +56,9 @@ func (c *Config) check(serves bool) error {
 		if s.value < 1 || s.value > maxArtifactBytes {
 			refuse("%s: %d is not within 1 to %d", s.variable, s.value, maxArtifactBytes)
 		}
+	}
+	if r := time.Duration(c.Retention); r != 0 && (r < minRetention || r > maxRetention*24*time.Hour) {
+		refuse("CODERCLAW_RETENTION: %s is neither 0 nor within %s to %d days", r, minRetention, maxRetention)
 	}
 	if c.ShutdownGrace < 0 {
 		refuse("CODERCLAW_SHUTDOWN_GRACE: %s is negative", c.ShutdownGrace)

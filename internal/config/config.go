@@ -140,6 +140,10 @@ type Config struct {
 
 	// The files that tasks leave behind.
 	Artifacts Artifacts
+	// CODERCLAW_RETENTION: how long tasks are kept after they ended, at least an
+	// hour, with their events and artifacts: days such as 30d, or a duration.
+	// They go by whole weeks. Default: 0, for ever.
+	Retention Age
 
 	// CODERCLAW_URL: the server that a worker serves, and clients ask.
 	URL string

@@ -15,3 +15,6 @@ func (s *Service) ReadAs(ctx context.Context, c policy.Caller, sql string, scan 
 
 // Collect removes the contents that nobody needs any more, now.
 func (s *Service) Collect(ctx context.Context) error { return s.collect(ctx) }
+
+// Retain forgets what is too old, now.
+func (s *Service) Retain(ctx context.Context, whole bool) error { return s.retain(ctx, whole) }

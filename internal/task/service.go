@@ -49,6 +49,9 @@ type Options struct {
 	// task together, may have. Default: 64 MiB, 1 GiB.
 	MaxArtifact  int64
 	MaxArtifacts int64
+	// Retention is how long tasks are kept after they ended, at least. Default:
+	// for ever.
+	Retention time.Duration
 	// Shared says that other processes write to the same database, so that
 	// signals can be lost and are made up for by looking.
 	Shared bool
@@ -69,6 +72,7 @@ type Service struct {
 
 	contents                  []Contents
 	maxArtifact, maxArtifacts int64
+	retention                 time.Duration
 
 	inserts     group[*insertion]
 	sweepSoon   chan struct{} // poked when something falls due that no sweep knows of
@@ -100,7 +104,7 @@ func NewService(pool *pgxpool.Pool, o Options) *Service {
 	}
 	s := &Service{
 		pool: pool, agents: o.Agents, access: o.Access, submitters: o.Submitters, recorder: o.Recorder, bus: o.Bus, log: o.Log, lease: o.Lease, shared: o.Shared, claimed: o.Claimed,
-		contents: o.Contents, maxArtifact: o.MaxArtifact, maxArtifacts: o.MaxArtifacts,
+		contents: o.Contents, maxArtifact: o.MaxArtifact, maxArtifacts: o.MaxArtifacts, retention: o.Retention,
 		work:   map[chan struct{}]struct{}{},
 		leases: map[chan struct{}]string{}, sweepSoon: make(chan struct{}, 1), recheckSoon: make(chan struct{}, 1), unparkSoon: make(chan struct{}, 1),
 	}

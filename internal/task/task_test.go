@@ -26,6 +26,9 @@ var ann = policy.Caller{UserID: "ann", AllProjects: true, Roles: []policy.Role{p
 // maxArtifact is the largest artifact of a test's server.
 const maxArtifact = 2 << 20
 
+// retention is how long a test's server keeps tasks.
+const retention = 30 * 24 * time.Hour
+
 // anyAgent can run every agent but those named.
 type anyAgent map[string]error
 
@@ -99,7 +102,7 @@ func rigOn(t *testing.T, pool *pgxpool.Pool) rig {
 			},
 			Access: may, Submitters: may, Recorder: may,
 			Bus: bus, Log: slog.New(slog.DiscardHandler),
-			Contents: []task.Contents{artifact.NewChunks(pool)}, MaxArtifact: maxArtifact, MaxArtifacts: 4 * maxArtifact,
+			Contents: []task.Contents{artifact.NewChunks(pool)}, MaxArtifact: maxArtifact, MaxArtifacts: 4 * maxArtifact, Retention: retention,
 		}),
 		pool: pool, bus: bus, rights: may,
 	}
