@@ -52,6 +52,13 @@ func (c *Client) Task(ctx context.Context, id string) (Task, error) {
 	return out, c.get(ctx, "/v1/tasks", id, "", nil, &out)
 }
 
+// Attempts returns the tries at a task, oldest first.
+func (c *Client) Attempts(ctx context.Context, id string) ([]Attempt, error) {
+	var out AttemptList
+	err := c.get(ctx, "/v1/tasks", id, "/attempts", nil, &out)
+	return out.Items, err
+}
+
 // TaskFilter chooses tasks. What is zero does not restrict.
 type TaskFilter struct {
 	Status       []TaskStatus // any of them
@@ -59,6 +66,7 @@ type TaskFilter struct {
 	SessionID    string
 	ProjectID    string
 	ParentTaskID string
+	ScheduleID   string
 	Labels       map[string]string // all of them
 	CreatedAfter time.Time
 	Query        string // part of the description, in any case
@@ -78,7 +86,7 @@ func (f TaskFilter) query() url.Values {
 		q.Set("createdAfter", f.CreatedAfter.UTC().Format(time.RFC3339Nano))
 	}
 	for name, value := range map[string]string{
-		"agentId": f.AgentID, "sessionId": f.SessionID, "projectId": f.ProjectID, "parentTaskId": f.ParentTaskID, "q": f.Query,
+		"agentId": f.AgentID, "sessionId": f.SessionID, "projectId": f.ProjectID, "parentTaskId": f.ParentTaskID, "scheduleId": f.ScheduleID, "q": f.Query,
 	} {
 		if value != "" {
 			q.Set(name, value)

@@ -84,3 +84,33 @@ type Answer struct {
 	Approve *bool           `json:"approve,omitempty"`
 	Reason  string          `json:"reason,omitempty" maxLength:"2000" doc:"Why, for the record."`
 }
+
+// QuestionList is one page of questions, newest first.
+type QuestionList struct {
+	Items      []Question `json:"items"`
+	NextCursor string     `json:"nextCursor,omitempty" doc:"Ask for the next page with ?cursor=. Absent on the last page."`
+}
+
+// SkillUse is the body of POST /v1/tasks/{id}/skills/{skillId}/authorize: what
+// an agent is about to do.
+type SkillUse struct {
+	QuestionID string    `json:"questionId" format:"uuid" doc:"Chosen by whoever asks, so that asking again is safe: the id of the question that is put to people if it takes an approval."`
+	Tool       *ToolCall `json:"tool,omitempty"`
+}
+
+// SkillVerdict says whether a skill may be used.
+type SkillVerdict string
+
+// The verdicts.
+const (
+	SkillAllowed  SkillVerdict = "allowed"
+	SkillDenied   SkillVerdict = "denied"
+	SkillApproval SkillVerdict = "approval" // if a person approves it
+)
+
+// SkillDecision answers POST /v1/tasks/{id}/skills/{skillId}/authorize.
+type SkillDecision struct {
+	Decision   SkillVerdict `json:"decision" enum:"allowed,denied,approval"`
+	Reason     string       `json:"reason"`
+	QuestionID string       `json:"questionId,omitempty" doc:"With approval: the question whose outcome decides."`
+}

@@ -10,8 +10,9 @@ type Agent struct {
 	SystemPrompt string       `json:"systemPrompt,omitempty"`
 	Model        string       `json:"model,omitempty" doc:"The model used when a task names none."`
 	Thinking     Thinking     `json:"thinking,omitempty" enum:"off,minimal,low,medium,high"`
-	Executor     ExecutorKind `json:"executor" enum:"process,openai,builtin" doc:"How a worker runs it."`
-	Process      *Process     `json:"process,omitempty" doc:"With executor process: the command."`
+	Executor     ExecutorKind `json:"executor" enum:"process,acp,http,openai,builtin" doc:"How a worker runs it."`
+	Process      *Process     `json:"process,omitempty" doc:"With executor process or acp: the command."`
+	HTTP         *HTTP        `json:"http,omitempty" doc:"With executor http: where it is."`
 	Source       AgentSource  `json:"source" enum:"builtin,file,api" doc:"Where the definition comes from; a later one hides an earlier one of the same id."`
 	Available    bool         `json:"available" doc:"Whether something is there that can run it."`
 	Unavailable  string       `json:"unavailableReason,omitempty" doc:"What to configure so that it becomes available."`
@@ -26,8 +27,9 @@ type AgentDefinition struct {
 	SystemPrompt string       `json:"systemPrompt,omitempty" maxLength:"65536"`
 	Model        string       `json:"model,omitempty" maxLength:"200"`
 	Thinking     Thinking     `json:"thinking,omitempty" enum:"off,minimal,low,medium,high"`
-	Executor     ExecutorKind `json:"executor" enum:"process,openai,builtin"`
+	Executor     ExecutorKind `json:"executor" enum:"process,acp,http,openai,builtin"`
 	Process      *Process     `json:"process,omitempty"`
+	HTTP         *HTTP        `json:"http,omitempty"`
 }
 
 // AgentSource is where an agent's definition comes from.
@@ -46,6 +48,8 @@ type ExecutorKind string
 // The executors.
 const (
 	ExecutorProcess ExecutorKind = "process"
+	ExecutorACP     ExecutorKind = "acp"  // speaks the Agent Client Protocol on its standard streams
+	ExecutorHTTP    ExecutorKind = "http" // a service that takes tasks
 	ExecutorOpenAI  ExecutorKind = "openai"
 	ExecutorBuiltin ExecutorKind = "builtin"
 )
@@ -53,9 +57,15 @@ const (
 // Process is a command-line agent. The command is never given to a shell.
 type Process struct {
 	Command     []string `json:"command" yaml:"command" minItems:"1" maxItems:"256" doc:"Program and arguments. {{input}}, {{description}}, {{model}}, {{thinking}}, {{taskId}} and {{systemPrompt}} within an argument are replaced. A program with a path but no leading slash is taken from the workspace root."`
-	Input       string   `json:"input,omitempty" yaml:"input" enum:"stdin,argument,none" doc:"How the task's input reaches the program: on standard input (default), as the last argument, or not at all (then name {{input}} in the command). An argument that would begin with a dash because of the task gets a space in front, unless the command has a -- before it."`
+	Input       string   `json:"input,omitempty" yaml:"input" enum:"stdin,argument,none" doc:"With executor process: how the task's input reaches the program: on standard input (default), as the last argument, or not at all (then name {{input}} in the command). An argument that would begin with a dash because of the task gets a space in front, unless the command has a -- before it."`
 	Directory   string   `json:"directory,omitempty" yaml:"directory" doc:"Working directory inside the workspace root. Default: the task's metadata.path, else the root."`
 	Environment []string `json:"environment,omitempty" yaml:"environment" maxItems:"256" doc:"Names of the worker's environment variables that the program may see, besides PATH, HOME, LANG, LC_ALL, TERM, TMPDIR, TZ and USER."`
+}
+
+// HTTP is an agent that is a service.
+type HTTP struct {
+	URL        string `json:"url" yaml:"url" minLength:"1" maxLength:"2000" doc:"Where tasks are posted to: an http or https URL, at a public address unless agents.yaml of the worker defines the agent."`
+	SecretFile string `json:"secretFile,omitempty" yaml:"secretFile" maxLength:"2000" doc:"In agents.yaml only: a file of the worker's machine that holds the bearer token."`
 }
 
 // AgentList is the answer to GET /v1/agents.

@@ -55,6 +55,10 @@ type NewTask struct {
 	ConcurrencyLimit int               `json:"concurrencyLimit,omitempty" minimum:"0" maximum:"10000" doc:"How many. 0 means the default, 1."`
 	RunAfter         *time.Time        `json:"runAfter,omitempty" doc:"Not offered to workers before this time."`
 	TimeoutSeconds   int               `json:"timeoutSeconds,omitempty" minimum:"0" maximum:"604800" doc:"How long one attempt may take. 0 (default): no limit."`
+	ExpiresAt        *time.Time        `json:"expiresAt,omitempty" doc:"Fails, with statusReason expired, if nothing has begun by then."`
+	DeadlineAt       *time.Time        `json:"deadlineAt,omitempty" doc:"Fails, with statusReason deadline, if it has not ended by then, whatever attempts remain."`
+	SilenceSeconds   int               `json:"silenceSeconds,omitempty" minimum:"0" maximum:"604800" doc:"How long the agent may say nothing before the attempt fails. 0 (default): any time."`
+	RetryOn          []string          `json:"retryOn,omitempty" maxItems:"64" doc:"The reasons of failed attempts that are tried again, such as exit:75, signal:9, timeout or silent. Absent: all that may help." example:"[\"exit:75\",\"timeout\"]"`
 	MaxAttempts      int               `json:"maxAttempts,omitempty" minimum:"0" maximum:"100" doc:"How often the task may be tried before it counts as failed. 0 means the default, 1."`
 	Labels           map[string]string `json:"labels,omitempty" doc:"At most 64 labels; a key has 1 to 256 bytes, a value at most 256." example:"{\"team\":\"platform\"}"`
 	Requires         map[string]string `json:"requires,omitempty" doc:"Labels that a worker must have to be given the task." example:"{\"gpu\":\"true\"}"`
@@ -80,6 +84,7 @@ type Task struct {
 	ProjectID        string            `json:"projectId,omitempty"`
 	UserID           string            `json:"userId" doc:"The principal that submitted it."`
 	ParentTaskID     string            `json:"parentTaskId,omitempty"`
+	ScheduleID       string            `json:"scheduleId,omitempty" doc:"The schedule that submitted it."`
 	DependsOn        []string          `json:"dependsOn,omitempty"`
 	Dispatch         Dispatch          `json:"dispatch" enum:"auto,manual"`
 	Priority         int               `json:"priority"`
@@ -97,10 +102,32 @@ type Task struct {
 	MaxAttempts      int               `json:"maxAttempts"`
 	RunAfter         *time.Time        `json:"runAfter,omitempty"`
 	TimeoutSeconds   int               `json:"timeoutSeconds,omitempty"`
+	ExpiresAt        *time.Time        `json:"expiresAt,omitempty"`
+	DeadlineAt       *time.Time        `json:"deadlineAt,omitempty"`
+	SilenceSeconds   int               `json:"silenceSeconds,omitempty"`
+	RetryOn          []string          `json:"retryOn,omitempty"`
+	StatusReason     string            `json:"statusReason,omitempty" doc:"Why the task, or its last attempt, did not succeed: expired, deadline, timeout, silent, worker-lost, released, dependency, denied, failed, or what the executor names, such as exit:75."`
 	CreatedAt        time.Time         `json:"createdAt"`
 	UpdatedAt        time.Time         `json:"updatedAt"`
 	StartedAt        *time.Time        `json:"startedAt,omitempty"`
 	CompletedAt      *time.Time        `json:"completedAt,omitempty"`
+	RetryOf          string            `json:"retryOf,omitempty" format:"uuid" doc:"The task that this one does again."`
+	RetriedBy        string            `json:"retriedBy,omitempty" format:"uuid" doc:"The task that does this one again."`
+}
+
+// Attempt is one worker's try at a task.
+type Attempt struct {
+	Attempt   int        `json:"attempt" doc:"1, 2, 3, …"`
+	WorkerID  string     `json:"workerId"`
+	StartedAt time.Time  `json:"startedAt"`
+	EndedAt   *time.Time `json:"endedAt,omitempty"`
+	Outcome   string     `json:"outcome,omitempty" enum:"completed,failed,cancelled,released,worker-lost" doc:"Absent while it goes on."`
+	Reason    string     `json:"reason,omitempty" doc:"Why it did not complete."`
+}
+
+// AttemptList is the tries at a task, oldest first.
+type AttemptList struct {
+	Items []Attempt `json:"items"`
 }
 
 // PendingReason says why a task that waits for a worker does not run.
@@ -108,6 +135,19 @@ type PendingReason struct {
 	Reason string `json:"reason" enum:"dependency,not-before,limit,no-worker,turn" doc:"turn: others come before, or the workers are busy."`
 	Limit  string `json:"limit,omitempty" doc:"The limit that is reached, as kind:name." example:"project:web"`
 	Ahead  int    `json:"ahead,omitempty" doc:"How many tasks of the project come before, up to 1,000."`
+}
+
+// TaskTree answers GET /v1/tasks/{id}/tree.
+type TaskTree struct {
+	Items     []Task `json:"items" doc:"The task and its descendants, those nearest to it first; parentTaskId says whose part each is."`
+	Truncated bool   `json:"truncated" doc:"There are more: at most 1,000 are told, fewer where they are large."`
+}
+
+// CancelledTasks answers POST /v1/tasks/cancel.
+type CancelledTasks struct {
+	Cancelled int  `json:"cancelled" doc:"How many of the chosen tasks were cancelled; their descendants, which were too, are not counted."`
+	Denied    int  `json:"denied" doc:"How many the policies did not let the caller cancel."`
+	More      bool `json:"more" doc:"There may be more: at most 500 are looked at. Ask again."`
 }
 
 // WaitingReason says what a waiting task waits for.

@@ -80,6 +80,7 @@ type Report struct {
 	Progress  *int          `json:"progress,omitempty" doc:"Percent; values outside 0 to 100 are clamped."`
 	Output    *string       `json:"output,omitempty" maxLength:"1048576" doc:"Replaces the task's output."`
 	Error     string        `json:"error,omitempty" maxLength:"65536" doc:"With status failed: what went wrong."`
+	Reason    string        `json:"reason,omitempty" maxLength:"64" doc:"With status failed: the kind of failure, such as exit:75, timeout or silent."`
 	Retryable bool          `json:"retryable,omitempty" doc:"A failed attempt may be tried again."`
 	Release   bool          `json:"release,omitempty" doc:"Gives the lease back with the work undone: the task waits for another worker (worker-lost) and is offered at once."`
 	Message   string        `json:"message,omitempty" maxLength:"16384" doc:"A line for whoever watches the stream."`

@@ -38,11 +38,11 @@ var may = map[string]struct{ ours, others string }{
 	"internal/postgres/embedded": {"internal/fault", "github.com/jackc/pgx/v5 golang.org/x/sys"},
 	"internal/postgres/pgtest":   {"internal/postgres internal/postgres/embedded migrations", "github.com/jackc/pgx/v5 golang.org/x/sys"},
 	"internal/registry":          {"internal/fault internal/policy internal/audit internal/postgres internal/stream internal/strictyaml", "github.com/jackc/pgx/v5 golang.org/x/sync"},
-	"internal/task":              {"internal/fault internal/policy internal/audit internal/postgres internal/stream", "github.com/jackc/pgx/v5 github.com/google/uuid"},
+	"internal/task":              {"internal/fault internal/policy internal/audit internal/postgres internal/stream", "github.com/jackc/pgx/v5 github.com/google/uuid github.com/adhocore/gronx github.com/santhosh-tekuri/jsonschema/v6 golang.org/x/text"},
 	"internal/httpapi": {"api internal/edge internal/audit internal/identity internal/fault internal/policy internal/registry internal/stream internal/task",
 		"github.com/danielgtaylor/huma/v2 github.com/go-chi/chi/v5 github.com/goccy/go-yaml github.com/google/uuid github.com/prometheus/client_golang golang.org/x/sync"},
 	"internal/worker":                 {"api internal/worker/executor", "github.com/google/uuid"},
-	"internal/worker/executor":        {"api internal/worker/executor/survey", "golang.org/x/sys"},
+	"internal/worker/executor":        {"api internal/worker/executor/survey", "code.dny.dev/ssrf github.com/coder/acp-go-sdk golang.org/x/sys"},
 	"internal/worker/executor/survey": {"", ""},
 	"internal/clawctl":                {"api internal/policy internal/identity/dpop", "github.com/zalando/go-keyring github.com/spf13/cobra github.com/spf13/pflag golang.org/x/term golang.org/x/sys golang.org/x/text"},
 	// These put the others together and may import anything.

@@ -87,7 +87,7 @@ func newInstallation(t *testing.T, env ...string) *installation {
 	return &installation{t: t, home: home, address: l.Addr().String(), env: append([]string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + home, "CODERCLAW_LISTEN=" + l.Addr().String(),
 		"CODERCLAW_DATA_DIR=" + filepath.Join(home, "data"), "CODERCLAW_WORKSPACE_ROOT=" + workspace,
-		"CODERCLAW_POSTGRES_BIN=" + os.Getenv("CODERCLAW_POSTGRES_BIN"),
+		"CODERCLAW_POSTGRES_BIN=" + os.Getenv("CODERCLAW_POSTGRES_BIN"), "CODERCLAW_ACP_COMMAND=none",
 	}, env...)}
 }
 

@@ -66,15 +66,61 @@ func (l localServer) Heartbeat(ctx context.Context, workerID string, h api.Heart
 }
 
 func (l localServer) Report(ctx context.Context, taskID, leaseToken string, r api.Report) error {
-	id, err := uuid.Parse(taskID)
+	id, token, err := parseLease(taskID, leaseToken)
 	if err != nil {
-		return fmt.Errorf("read a task id: %w", err)
-	}
-	token, err := uuid.Parse(leaseToken)
-	if err != nil {
-		return fmt.Errorf("read a lease token: %w", err)
+		return err
 	}
 	return forWorker(l.tasks.Report(ctx, task.InProcess, id, token, httpapi.NewReport(r)))
+}
+
+// parseLease reads the ids of a task and its lease.
+func parseLease(taskID, leaseToken string) (id, token uuid.UUID, err error) {
+	if id, err = uuid.Parse(taskID); err != nil {
+		return id, token, fmt.Errorf("read a task id: %w", err)
+	}
+	if token, err = uuid.Parse(leaseToken); err != nil {
+		return id, token, fmt.Errorf("read a lease token: %w", err)
+	}
+	return id, token, nil
+}
+
+func (l localServer) Ask(ctx context.Context, taskID, leaseToken string, q api.NewQuestion) (api.Question, error) {
+	id, token, err := parseLease(taskID, leaseToken)
+	if err != nil {
+		return api.Question{}, err
+	}
+	n, err := httpapi.NewQuestion(q)
+	if err != nil {
+		return api.Question{}, forWorker(err)
+	}
+	asked, err := l.tasks.Ask(ctx, task.InProcess, id, token, n)
+	return httpapi.WireQuestion(asked), forWorker(err)
+}
+
+func (l localServer) Question(ctx context.Context, taskID, leaseToken, questionID string, waitSeconds int) (api.Question, error) {
+	id, token, err := parseLease(taskID, leaseToken)
+	if err != nil {
+		return api.Question{}, err
+	}
+	question, err := uuid.Parse(questionID)
+	if err != nil {
+		return api.Question{}, fmt.Errorf("read a question id: %w", err)
+	}
+	q, err := l.tasks.Question(ctx, task.InProcess, id, token, question, time.Duration(waitSeconds)*time.Second)
+	return httpapi.WireQuestion(q), forWorker(err)
+}
+
+func (l localServer) Authorize(ctx context.Context, taskID, leaseToken, skillID string, u api.SkillUse) (api.SkillDecision, error) {
+	id, token, err := parseLease(taskID, leaseToken)
+	if err != nil {
+		return api.SkillDecision{}, err
+	}
+	question, err := uuid.Parse(u.QuestionID)
+	if err != nil {
+		return api.SkillDecision{}, fmt.Errorf("read a question id: %w", err)
+	}
+	d, err := l.tasks.Authorize(ctx, task.InProcess, id, token, skillID, question, httpapi.NewToolCall(u.Tool))
+	return httpapi.WireSkillDecision(d), forWorker(err)
 }
 
 func (l localServer) PutArtifact(ctx context.Context, taskID, leaseToken, name, contentType string, content io.ReadSeeker) error {

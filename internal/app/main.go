@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"os"
 	"time"
+	_ "time/tzdata" // schedules name time zones, which an image may not have
 
 	"github.com/spf13/cobra"
 

@@ -127,11 +127,11 @@ func newServer(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, log *
 	if s.audit, err = newAuditLog(ctx, cfg, pool, s.bus, log); err != nil {
 		return nil, err
 	}
-	executors, err := newExecutors(cfg)
+	fromFile, err := loadAgents(cfg)
 	if err != nil {
 		return nil, err
 	}
-	fromFile, err := loadAgents(cfg)
+	executors, err := newExecutors(ctx, cfg, fromFile, log)
 	if err != nil {
 		return nil, err
 	}
@@ -174,7 +174,7 @@ func newServer(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, log *
 	claims := newClaimLatency()
 	s.tasks = task.NewService(pool, task.Options{
 		Agents: runnable{agents}, Access: agents, Submitters: submitters{s.identity, access(cfg)}, Recorder: s.audit,
-		Bus: s.bus, Log: log, Shared: shared,
+		Bus: s.bus, Log: log, Shared: shared, Lease: cfg.WorkerLease,
 		Contents: []task.Contents{artifact.NewChunks(pool)}, MaxArtifact: int64(cfg.Artifacts.MaxBytes), MaxArtifacts: int64(cfg.Artifacts.MaxTaskBytes), Retention: time.Duration(cfg.Retention),
 		Claimed: func(waited time.Duration) { claims.Observe(waited.Seconds()) },
 	})

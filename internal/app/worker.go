@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -57,7 +58,7 @@ the file that CODERCLAW_TOKEN_FILE names. Agents work in CODERCLAW_WORKSPACE_ROO
 			for _, w := range warnings {
 				log.WarnContext(cmd.Context(), "configuration", "note", w)
 			}
-			w, err := newRemoteWorker(cfg, log)
+			w, err := newRemoteWorker(cmd.Context(), cfg, log)
 			if err != nil {
 				return err
 			}
@@ -74,7 +75,7 @@ the file that CODERCLAW_TOKEN_FILE names. Agents work in CODERCLAW_WORKSPACE_ROO
 }
 
 // newRemoteWorker is a worker of a server that it sees over HTTP alone.
-func newRemoteWorker(cfg config.Config, log *slog.Logger) (*worker.Worker, error) {
+func newRemoteWorker(ctx context.Context, cfg config.Config, log *slog.Logger) (*worker.Worker, error) {
 	switch {
 	case cfg.URL == "":
 		return nil, errors.New("name the server to work for: --url or CODERCLAW_URL")
@@ -89,11 +90,11 @@ func newRemoteWorker(cfg config.Config, log *slog.Logger) (*worker.Worker, error
 	if err != nil {
 		return nil, err
 	}
-	executors, err := newExecutors(cfg)
+	own, err := loadAgents(cfg)
 	if err != nil {
 		return nil, err
 	}
-	own, err := loadAgents(cfg)
+	executors, err := newExecutors(ctx, cfg, own, log)
 	if err != nil {
 		return nil, err
 	}
@@ -138,12 +139,31 @@ func offered(ctx context.Context, client *api.Client, executors *executor.Set, o
 	return ids, nil
 }
 
-// newExecutors is what can run agents on this machine.
-func newExecutors(cfg config.Config) (*executor.Set, error) {
-	return executor.NewSet(executor.Options{
-		WorkspaceRoot: cfg.WorkspaceRoot,
-		LLM:           executor.OpenAIOptions{BaseURL: cfg.LLM.BaseURL, APIKey: cfg.LLM.APIKey.Reveal(), Model: cfg.LLM.Model},
-	})
+// newExecutors is what can run agents on this machine, of which agents.yaml
+// defines its own. It says which agents of
+// the Agent Client Protocol there are.
+func newExecutors(ctx context.Context, cfg config.Config, own []registry.Agent, log *slog.Logger) (*executor.Set, error) {
+	o := executor.Options{
+		WorkspaceRoot: cfg.WorkspaceRoot, StateDir: filepath.Join(cfg.DataDir, "worker"),
+		LLM: executor.OpenAIOptions{BaseURL: cfg.LLM.BaseURL, APIKey: cfg.LLM.APIKey.Reveal(), Model: cfg.LLM.Model},
+		Checkouts: executor.CheckoutOptions{
+			Repositories: cfg.Workspace.Repositories, Cleanup: executor.Cleanup(cfg.Workspace.Cleanup), Quota: int64(cfg.Workspace.Quota) << 20,
+		},
+	}
+	for _, a := range own {
+		o.Own = append(o.Own, a.ID)
+	}
+	found := executor.FindACP(cfg.ACP.Command)
+	for _, p := range found {
+		log.InfoContext(ctx, "agent that speaks the Agent Client Protocol found", "command", strings.Join(p.Command, " "))
+	}
+	if len(found) > 0 {
+		o.ACP = &found[0]
+		if cfg.LLM.BaseURL == "" {
+			log.InfoContext(ctx, "agents that need a model run through it, for there is no model endpoint", "command", strings.Join(o.ACP.Command, " "))
+		}
+	}
+	return executor.NewSet(o)
 }
 
 // loadAgents reads the operator's agents.yaml, if there is one.

@@ -45,12 +45,21 @@ type fakeServer struct {
 	// stream answers stream requests; without it the events are sent.
 	stream http.HandlerFunc
 
-	mu    sync.Mutex
-	calls []string // method, path and query, body
+	mu        sync.Mutex
+	calls     []string // method, path and query, body
+	questions []api.Question
+	answered  chan struct{} // holds an element for each answer
+}
+
+// put replaces the open questions.
+func (s *fakeServer) put(questions ...api.Question) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.questions = questions
 }
 
 func newServer(t *testing.T) *fakeServer {
-	s := &fakeServer{}
+	s := &fakeServer{answered: make(chan struct{}, 10)}
 	mux := http.NewServeMux()
 	answer := func(v any) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, v) }
@@ -73,6 +82,16 @@ func newServer(t *testing.T) *fakeServer {
 			}
 		}
 		problem(w, http.StatusNotFound, "not-found", "no task "+r.PathValue("id"))
+	})
+	mux.HandleFunc("GET /v1/approvals", func(w http.ResponseWriter, r *http.Request) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		answer(api.QuestionList{Items: s.questions})(w, r)
+	})
+	mux.HandleFunc("POST /v1/approvals/{id}", func(w http.ResponseWriter, r *http.Request) {
+		s.put()
+		s.answered <- struct{}{}
+		answer(api.Question{ID: r.PathValue("id"), Status: api.QuestionApproved})(w, r)
 	})
 	mux.HandleFunc("POST /v1/tasks/{id}/cancel", func(w http.ResponseWriter, r *http.Request) {
 		for _, task := range s.tasks {

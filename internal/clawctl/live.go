@@ -35,6 +35,8 @@ type liveLine struct {
 	growing bool   // the message is a line of output: its end is what is new
 	tail    string // that line, as it came
 	lost    bool   // reconnecting
+	held    bool   // the person is asked something
+	above   string // what is to be printed after that
 	frames  int
 }
 
@@ -126,9 +128,32 @@ func (l *liveLine) reconnecting(error) {
 	l.lost = true
 }
 
+// maxAbove bounds what waits to be printed while the line is held.
+const maxAbove = 64 << 10
+
+func (l *liveLine) hold(on bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.held = on
+	if on {
+		l.cli.err.printf(clearLine + wrap + showCursor)
+		return
+	}
+	l.cli.err.printf(hideCursor)
+	above := l.above
+	l.above = ""
+	l.draw(above)
+}
+
 // draw writes the line, below the lines of above. It is one write, so that the
 // terminal never shows half of it.
 func (l *liveLine) draw(above string) {
+	if l.held {
+		if len(l.above)+len(above) <= maxAbove {
+			l.above += above
+		}
+		return
+	}
 	text := clearLine
 	if above != "" {
 		text += wrap + above

@@ -123,6 +123,9 @@ func (c *cli) agentsCommand() *cobra.Command {
 				{"Executor", string(a.Executor)}, {"Source", string(a.Source)}, {"Model", a.Model}, {"Thinking", string(a.Thinking)},
 				{"Capabilities", strings.Join(a.Capabilities, ", ")}, {"Skills", strings.Join(a.Skills, ", ")},
 			}
+			if a.HTTP != nil {
+				pairs = append(pairs, [2]string{"URL", a.HTTP.URL})
+			}
 			if a.Process != nil {
 				pairs = append(pairs, [2]string{"Command", strings.Join(a.Process.Command, " ")})
 			}

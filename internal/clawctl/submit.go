@@ -1,6 +1,7 @@
 package clawctl
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -29,13 +30,16 @@ type submitFlags struct {
 	metadata  string
 	timeout   time.Duration
 	runAfter  string
+	expires   string
+	deadline  string
+	silence   time.Duration
 	manual    bool
 	key       string
 	watch     bool
 }
 
 func (c *cli) submitCommand() *cobra.Command {
-	f := submitFlags{thinking: choice{of: []string{"off", "minimal", "low", "medium", "high"}}}
+	f := newSubmitFlags()
 	cmd := &cobra.Command{
 		Use:   "submit [DESCRIPTION]",
 		Short: "Submit a task",
@@ -53,8 +57,24 @@ first line of the input stands for it.`,
 			}
 			return nil
 		},
-		RunE: func(cmd *cobra.Command, args []string) error { return c.submit(cmd, args, &f) },
+		RunE: func(cmd *cobra.Command, args []string) error { return c.submit(cmd, args, f) },
 	}
+	flags := cmd.Flags()
+	f.register(cmd)
+	flags.StringVar(&f.task.ParentTaskID, "parent", "", "`id` of the task that this one is a part of")
+	flags.StringSliceVar(&f.task.DependsOn, "depends-on", nil, "`ids` of tasks that must complete first; repeat it or separate by commas")
+	flags.StringVar(&f.runAfter, "run-after", "", "not before then: a `time` (2026-01-31T18:00:00Z) or a duration from now (8h)")
+	flags.StringVar(&f.key, "idempotency-key", "", "a `key` of your own: submits once, however often it is given")
+	flags.BoolVarP(&f.watch, "watch", "w", false, "follow the task to its end, then print its output")
+	return cmd
+}
+
+func newSubmitFlags() *submitFlags {
+	return &submitFlags{thinking: choice{of: []string{"off", "minimal", "low", "medium", "high"}}}
+}
+
+// register adds the flags that say what a task is.
+func (f *submitFlags) register(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringVar(&f.task.AgentID, "agent", "", "`id` of the agent that is to run it (default general-purpose)")
 	flags.StringVar(&f.input, "input", "", "`text` that the agent is given: a prompt, a document, a diff")
@@ -64,8 +84,6 @@ first line of the input stands for it.`,
 	flags.Var(&f.thinking, "thinking", "how much the model may reason: "+strings.Join(f.thinking.of, ", "))
 	flags.StringVar(&f.task.SessionID, "session", "", "`id` of the session that the task belongs to")
 	flags.StringVar(&f.task.ProjectID, "project", "", "`id` of the project that the task belongs to")
-	flags.StringVar(&f.task.ParentTaskID, "parent", "", "`id` of the task that this one is a part of")
-	flags.StringSliceVar(&f.task.DependsOn, "depends-on", nil, "`ids` of tasks that must complete first; repeat it or separate by commas")
 	flags.StringArrayVar(&f.labels, "label", nil, "a label, `key=value`; repeat it for more")
 	flags.StringArrayVar(&f.requires, "requires", nil, "a label that the worker must have, `key=value`; repeat it for more")
 	flags.StringVar(&f.metadata, "metadata", "", "a `JSON` object that agents may read")
@@ -74,12 +92,12 @@ first line of the input stands for it.`,
 	flags.IntVar(&f.task.ConcurrencyLimit, "concurrency-limit", 0, "`number` of tasks with the key that may run at once (default 1)")
 	flags.DurationVar(&f.timeout, "timeout", 0, "how long one attempt may take, for example 30m (default no limit)")
 	flags.IntVar(&f.task.MaxAttempts, "max-attempts", 0, "`number` of times it may be tried (default 1)")
-	flags.StringVar(&f.runAfter, "run-after", "", "not before then: a `time` (2026-01-31T18:00:00Z) or a duration from now (8h)")
+	flags.StringVar(&f.expires, "expires", "", "fail if nothing has begun by then: a `time` or a duration from now")
+	flags.StringVar(&f.deadline, "deadline", "", "fail if it has not ended by then: a `time` or a duration from now")
+	flags.DurationVar(&f.silence, "silence", 0, "how long the agent may say nothing (default any time)")
+	flags.StringSliceVar(&f.task.RetryOn, "retry-on", nil, "the only `reasons` of failures that are tried again, such as exit:75 or timeout")
 	flags.BoolVar(&f.manual, "manual", false, "nobody runs it: the submitter reports on it")
-	flags.StringVar(&f.key, "idempotency-key", "", "a `key` of your own: submits once, however often it is given")
-	flags.BoolVarP(&f.watch, "watch", "w", false, "follow the task to its end, then print its output")
 	completeFlag(cmd, "thinking", f.thinking.of...)
-	return cmd
 }
 
 func (c *cli) submit(cmd *cobra.Command, args []string, f *submitFlags) error {
@@ -98,11 +116,16 @@ func (c *cli) submit(cmd *cobra.Command, args []string, f *submitFlags) error {
 	if err != nil {
 		return err
 	}
-	if f.watch {
+	return c.submitted(cmd.Context(), client, task, f.watch)
+}
+
+// submitted tells of a task that was submitted or, with watch, follows it.
+func (c *cli) submitted(ctx context.Context, client *api.Client, task api.Task, watch bool) error {
+	if watch {
 		if c.format.value == "table" {
 			c.err.printf("%s\n", c.err.style(dim, "Submitted "+cleanLine(task.ID)))
 		}
-		return c.watch(cmd.Context(), client, task.ID, new(int64))
+		return c.watch(ctx, client, task.ID, new(int64))
 	}
 	return c.print(task, func() {
 		c.out.printf("%s\n", cleanLine(task.ID))
@@ -143,16 +166,25 @@ func (c *cli) complete(t *api.NewTask, args []string, f *submitFlags) (err error
 		}
 		t.Metadata = json.RawMessage(f.metadata)
 	}
-	if f.timeout < 0 {
+	switch {
+	case f.timeout < 0:
 		return usagef("--timeout must not be negative")
+	case f.silence < 0:
+		return usagef("--silence must not be negative")
 	}
-	t.TimeoutSeconds = int(math.Ceil(f.timeout.Seconds()))
-	if f.runAfter != "" {
-		at, err := c.parseTime(f.runAfter, 1)
-		if err != nil {
-			return usagef("--run-after: %v", err)
+	t.TimeoutSeconds, t.SilenceSeconds = int(math.Ceil(f.timeout.Seconds())), int(math.Ceil(f.silence.Seconds()))
+	for _, at := range []struct {
+		flag, text string
+		to         **time.Time
+	}{{"run-after", f.runAfter, &t.RunAfter}, {"expires", f.expires, &t.ExpiresAt}, {"deadline", f.deadline, &t.DeadlineAt}} {
+		if at.text == "" {
+			continue
 		}
-		t.RunAfter = &at
+		parsed, err := c.parseTime(at.text, 1)
+		if err != nil {
+			return usagef("--%s: %v", at.flag, err)
+		}
+		*at.to = &parsed
 	}
 	if f.manual {
 		t.Dispatch = api.DispatchManual

@@ -19,7 +19,7 @@ var statuses = []string{"pending", "planning", "running", "waiting", "completed"
 
 func (c *cli) tasksCommand() *cobra.Command {
 	return group("tasks", "See, watch and cancel tasks",
-		c.tasksListCommand(), c.tasksGetCommand(), c.tasksWatchCommand(), c.tasksCancelCommand(), c.tasksEventsCommand())
+		c.tasksListCommand(), c.tasksGetCommand(), c.tasksWatchCommand(), c.tasksCancelCommand(), c.tasksEventsCommand(), c.tasksTreeCommand(), c.tasksAttemptsCommand())
 }
 
 // filterFlags choose tasks.
@@ -37,6 +37,7 @@ func (f *filterFlags) register(cmd *cobra.Command) {
 	flags.StringVar(&f.filter.SessionID, "session", "", "tasks of this session `id`")
 	flags.StringVar(&f.filter.ProjectID, "project", "", "tasks of this project `id`")
 	flags.StringVar(&f.filter.ParentTaskID, "parent", "", "parts of this task `id`")
+	flags.StringVar(&f.filter.ScheduleID, "schedule", "", "runs of this schedule `id`")
 	flags.StringArrayVar(&f.labels, "label", nil, "tasks with this label, `key=value`; repeat it to ask for several at once")
 	flags.StringVar(&f.since, "since", "", "tasks submitted after a `time` (2026-01-31T18:00:00Z) or within a duration (24h)")
 	flags.StringVarP(&f.filter.Query, "query", "q", "", "tasks whose description holds this `text`")
@@ -155,6 +156,9 @@ func (c *cli) taskDetails(t api.Task) {
 	if t.WaitingReason != "" {
 		status += " (" + string(t.WaitingReason) + ")"
 	}
+	if t.StatusReason != "" {
+		status += ", " + t.StatusReason
+	}
 	if p := t.Pending; p != nil {
 		status += ", " + pendingText(*p)
 	}
@@ -164,7 +168,7 @@ func (c *cli) taskDetails(t api.Task) {
 	pairs := [][2]string{
 		{"Task", t.ID}, {"Description", t.Description}, {"Status", status}, {"Agent", t.AgentID}, {"Skill", t.SkillID},
 		{"Model", t.Model}, {"Thinking", string(t.Thinking)}, {"Session", t.SessionID}, {"Project", t.ProjectID}, {"Submitted by", t.UserID},
-		{"Parent", t.ParentTaskID}, {"Depends on", strings.Join(t.DependsOn, ", ")}, {"Labels", labelText(t.Labels)}, {"Requires", labelText(t.Requires)}, {"Metadata", string(t.Metadata)},
+		{"Parent", t.ParentTaskID}, {"Retry of", t.RetryOf}, {"Retried by", t.RetriedBy}, {"Depends on", strings.Join(t.DependsOn, ", ")}, {"Labels", labelText(t.Labels)}, {"Requires", labelText(t.Requires)}, {"Metadata", string(t.Metadata)},
 	}
 	if t.Dispatch == api.DispatchManual {
 		pairs = append(pairs, [2]string{"Dispatch", string(t.Dispatch)})
@@ -200,14 +204,29 @@ func (c *cli) block(heading, text string) {
 	c.out.printf("\n%s\n%s\n", c.out.style(bold, heading+":"), strings.TrimRight(cleanText(text), "\n"))
 }
 
-func (c *cli) tasksCancelCommand() *cobra.Command {
-	return c.each("cancel ID...", "Cancel tasks and their parts", "the id of a task", func(ctx context.Context, client *api.Client, id string) error {
-		task, err := client.CancelTask(ctx, id)
-		if err != nil {
-			return err
-		}
-		return c.print(task, func() { c.out.printf("%s cancelled\n", cleanLine(task.ID)) })
-	})
+func (c *cli) tasksAttemptsCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "attempts ID",
+		Short: "Show who tried a task, and what came of it",
+		Args:  exactly("the id of the task"),
+		RunE: c.asking(func(ctx context.Context, client *api.Client, args []string) error {
+			attempts, err := client.Attempts(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			return c.print(api.AttemptList{Items: attempts}, func() {
+				t := &table{heads: []string{"ATTEMPT", "WORKER", "STARTED", "ENDED", "OUTCOME", "REASON"}}
+				for _, a := range attempts {
+					ended := ""
+					if a.EndedAt != nil {
+						ended = a.EndedAt.In(c.zone).Format(time.DateTime)
+					}
+					t.row(strconv.Itoa(a.Attempt), a.WorkerID, a.StartedAt.In(c.zone).Format(time.DateTime), ended, a.Outcome, a.Reason)
+				}
+				c.out.table(t)
+			})
+		}),
+	}
 }
 
 func (c *cli) tasksEventsCommand() *cobra.Command {

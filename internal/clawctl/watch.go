@@ -18,6 +18,9 @@ type view interface {
 	event(api.Event)
 	// reconnecting says that the connection is lost and will be made again.
 	reconnecting(error)
+	// hold keeps the view from writing, for as long as the person is asked
+	// something.
+	hold(on bool)
 	// close takes away what will be out of date.
 	close()
 }
@@ -62,6 +65,9 @@ The exit code is 0 if the task completed, 1 if it failed or was cancelled.`,
 // one, and at the end prints its output. It returns nil if the task completed.
 func (c *cli) watch(ctx context.Context, client *api.Client, id string, after *int64) error {
 	v := c.view()
+	if in := c.terminalIn(); in != nil && c.format.value == "table" {
+		v = newAsker(ctx, c, client, id, v, in)
+	}
 	task, err := c.follow(ctx, client, id, after, v)
 	v.close()
 	switch {
@@ -168,6 +174,8 @@ func (d *documents) reconnecting(err error) {
 	d.cli.err.printf("Connection lost, reconnecting: %s\n", cleanLine(err.Error()))
 }
 
+func (d *documents) hold(bool) {}
+
 func (d *documents) close() {}
 
 // plainLines prints a line for each event, for logs and pipes.
@@ -199,6 +207,8 @@ func (p *plainLines) event(ev api.Event) {
 func (p *plainLines) reconnecting(err error) {
 	p.cli.err.printf("%s connection lost, reconnecting: %s\n", p.cli.clock(p.cli.now()), cleanLine(err.Error()))
 }
+
+func (p *plainLines) hold(bool) {}
 
 func (p *plainLines) close() {}
 

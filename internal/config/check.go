@@ -4,7 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -20,6 +23,8 @@ const (
 	maxArtifactBytes = 1 << 40
 
 	maxSessionMax = 24 * time.Hour
+	minLease      = 2 * time.Second
+	maxLease      = 10 * time.Minute
 )
 
 func taskCountAllowed(n int) bool { return minTasks <= n && n <= maxTasks }
@@ -41,6 +46,7 @@ func (c *Config) check(serves bool) error {
 		{"CODERCLAW_RATE_LIMIT_ANONYMOUS", c.RateLimitAnonymous, maxPerSecond},
 		{"CODERCLAW_MAX_STREAMS_PER_PRINCIPAL", c.MaxStreamsPerPrincipal, maxStreams},
 		{"CODERCLAW_AUDIT_RETENTION_DAYS", c.Audit.RetentionDays, maxRetention},
+		{"CODERCLAW_WORKSPACE_QUOTA", c.Workspace.Quota, math.MaxInt32},
 	} {
 		if s.value < 0 || s.value > s.max {
 			refuse("%s: %d is not within 0 to %d", s.variable, s.value, s.max)
@@ -63,6 +69,9 @@ func (c *Config) check(serves bool) error {
 	if c.ShutdownGrace < 0 {
 		refuse("CODERCLAW_SHUTDOWN_GRACE: %s is negative", c.ShutdownGrace)
 	}
+	if c.WorkerLease < minLease || c.WorkerLease > maxLease {
+		refuse("CODERCLAW_WORKER_LEASE: %s is not within %s to %s", c.WorkerLease, minLease, maxLease)
+	}
 	if c.EmbeddedPostgres && c.DatabaseURL.Reveal() != "" {
 		refuse("CODERCLAW_EMBEDDED_POSTGRES: contradicts CODERCLAW_DATABASE_URL; set one of them")
 	}
@@ -73,6 +82,11 @@ func (c *Config) check(serves bool) error {
 		refuse("CODERCLAW_SESSION_MAX: %s is not more than 0 and at most %s", c.SessionMax, maxSessionMax)
 	} else if c.SessionTTL <= 0 || c.SessionTTL > c.SessionMax {
 		refuse("CODERCLAW_SESSION_TTL: %s is not more than 0 and at most CODERCLAW_SESSION_MAX, which is %s", c.SessionTTL, c.SessionMax)
+	}
+	for _, repository := range c.Workspace.Repositories {
+		if !slices.ContainsFunc([]string{"https://", "ssh://", "file://"}, func(scheme string) bool { return strings.HasPrefix(repository, scheme) }) {
+			refuse("CODERCLAW_WORKSPACE_REPOSITORIES: %.100q does not begin with https://, ssh:// or file://", repository)
+		}
 	}
 	if err := checkURL(c.LLM.BaseURL); err != nil {
 		refuse("CODERCLAW_LLM_BASE_URL: %w", err)

@@ -134,9 +134,13 @@ type Config struct {
 	// CODERCLAW_WORKSPACE_ROOT: the directory that agents work in and never
 	// leave. Default: the working directory.
 	WorkspaceRoot string `split_words:"true"`
+	// Repositories that tasks have checked out.
+	Workspace Workspace
 
 	// The model endpoint.
 	LLM LLM
+	// What runs the agents that need a model when there is no endpoint.
+	ACP ACP
 
 	// The files that tasks leave behind.
 	Artifacts Artifacts
@@ -149,12 +153,29 @@ type Config struct {
 	URL string
 	// What a worker is.
 	Worker Worker
+	// CODERCLAW_WORKER_LEASE: how long a worker may not be heard of before its
+	// tasks are given to others, 2s to 10m. Default: 30s.
+	WorkerLease time.Duration `split_words:"true"`
 
 	// CODERCLAW_LOG_LEVEL: debug, info (default), warn or error.
 	LogLevel LogLevel `split_words:"true"`
 	// CODERCLAW_LOG_FORMAT: text, json or auto (default), which is text on a
 	// terminal and JSON otherwise.
 	LogFormat LogFormat `split_words:"true"`
+}
+
+// Workspace says what a task may have checked out to work in.
+type Workspace struct {
+	// CODERCLAW_WORKSPACE_REPOSITORIES: addresses of git repositories, and with a
+	// slash at the end what addresses begin with: https://, ssh:// or file://.
+	// Default: none.
+	Repositories List
+	// CODERCLAW_WORKSPACE_CLEANUP: when a checkout is removed: always (default),
+	// onSuccess or never.
+	Cleanup Cleanup
+	// CODERCLAW_WORKSPACE_QUOTA: how much of the disk a checkout may take, in MiB;
+	// 0: any. Default: 10240.
+	Quota int
 }
 
 // Worker is what a worker process says of itself.
@@ -189,6 +210,14 @@ type Artifacts struct {
 	// CODERCLAW_ARTIFACTS_MAX_TASK_BYTES: how many those of a task may have
 	// together. Default: 1073741824, 1 GiB.
 	MaxTaskBytes int `split_words:"true"`
+}
+
+// ACP is an agent that speaks the Agent Client Protocol and brings its own
+// model.
+type ACP struct {
+	// CODERCLAW_ACP_COMMAND: its program and arguments, words between spaces, or
+	// none. Default: the first that is installed of those that are known.
+	Command string
 }
 
 // OAuthClient is what a provider of logins knows this server by. Its id is no
@@ -240,6 +269,8 @@ func Default() Config {
 		ConfigDir:              configDir,
 		DataDir:                dataDir,
 		WorkspaceRoot:          workspace,
+		Workspace:              Workspace{Cleanup: CleanupAlways, Quota: 10_240},
+		WorkerLease:            30 * time.Second,
 		LogLevel:               LogLevel(slog.LevelInfo),
 		LogFormat:              LogAuto,
 	}

@@ -132,7 +132,12 @@ func TestEveryVariableIsRead(t *testing.T) {
 		"CODERCLAW_LLM_BASE_URL":              "https://models.example/v1",
 		"CODERCLAW_LLM_API_KEY":               "key",
 		"CODERCLAW_LLM_MODEL":                 "m-1",
+		"CODERCLAW_ACP_COMMAND":               "gemini --experimental-acp",
+		"CODERCLAW_WORKSPACE_REPOSITORIES":    "https://code.example/team/, ssh://git@code.example/one.git",
+		"CODERCLAW_WORKSPACE_CLEANUP":         "onSuccess",
+		"CODERCLAW_WORKSPACE_QUOTA":           "100",
 		"CODERCLAW_SHUTDOWN_GRACE":            "1m",
+		"CODERCLAW_WORKER_LEASE":              "5s",
 		"CODERCLAW_LOG_LEVEL":                 "warn",
 		"CODERCLAW_LOG_FORMAT":                "json",
 		"CODERCLAW_URL":                       "http://elsewhere",
@@ -163,8 +168,10 @@ func TestEveryVariableIsRead(t *testing.T) {
 	want.Mode, want.RequireAuth, want.MaxConcurrentTasks = RemoteEnabled, true, 12
 	want.Token = NewSecret("0123456789abcdef")
 	want.LLM = LLM{BaseURL: "https://models.example/v1", APIKey: NewSecret("key"), Model: "m-1"}
+	want.Workspace = Workspace{List{"https://code.example/team/", "ssh://git@code.example/one.git"}, CleanupOnSuccess, 100}
+	want.ACP = ACP{Command: "gemini --experimental-acp"}
 	want.URL, want.Worker = "http://elsewhere", Worker{"build-7", List{"a", "b"}, Labels{"gpu": "true", "zone": "north"}}
-	want.ShutdownGrace, want.LogLevel, want.LogFormat = time.Minute, 4, LogJSON
+	want.WorkerLease, want.ShutdownGrace, want.LogLevel, want.LogFormat = 5*time.Second, time.Minute, 4, LogJSON
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
@@ -230,7 +237,7 @@ CODERCLAW_LOG_FORMAT: "xml" is not one of auto, text, json`,
 		},
 		"values out of range": {
 			map[string]string{
-				"CODERCLAW_MAX_CONCURRENT_TASKS": "-1", "CODERCLAW_DATABASE_MAX_CONNS": "-1", "CODERCLAW_SHUTDOWN_GRACE": "-1s",
+				"CODERCLAW_MAX_CONCURRENT_TASKS": "-1", "CODERCLAW_DATABASE_MAX_CONNS": "-1", "CODERCLAW_SHUTDOWN_GRACE": "-1s", "CODERCLAW_WORKER_LEASE": "1s",
 				"CODERCLAW_TOKEN": "two words", "CODERCLAW_LLM_BASE_URL": "ftp://models", "CODERCLAW_LISTEN": "7433",
 				"CODERCLAW_METRICS_LISTEN": "localhost:http", "CODERCLAW_RATE_LIMIT": "-1", "CODERCLAW_RATE_LIMIT_ANONYMOUS": "1000001",
 				"CODERCLAW_MAX_STREAMS_PER_PRINCIPAL": "-3", "CODERCLAW_AUDIT_RETENTION_DAYS": "-1",
@@ -243,6 +250,7 @@ CODERCLAW_RATE_LIMIT_ANONYMOUS: 1000001 is not within 0 to 1000000
 CODERCLAW_MAX_STREAMS_PER_PRINCIPAL: -3 is not within 0 to 1000000
 CODERCLAW_AUDIT_RETENTION_DAYS: -1 is not within 0 to 36500
 CODERCLAW_SHUTDOWN_GRACE: -1s is negative
+CODERCLAW_WORKER_LEASE: 1s is not within 2s to 10m0s
 CODERCLAW_TOKEN: may hold only visible ASCII characters, no spaces
 CODERCLAW_SESSION_TTL: 0s is not more than 0 and at most CODERCLAW_SESSION_MAX, which is 24h0m0s
 CODERCLAW_LLM_BASE_URL: must be an http or https URL

@@ -25,6 +25,21 @@ func (m *Mode) UnmarshalText(text []byte) error {
 	return choose(m, text, LocalOnly, RemoteEnabled, DistributedCluster)
 }
 
+// Cleanup is when the checkout of a task is removed.
+type Cleanup string
+
+// The ways of cleaning up.
+const (
+	CleanupAlways    Cleanup = "always"
+	CleanupOnSuccess Cleanup = "onSuccess" // what failed is kept
+	CleanupNever     Cleanup = "never"
+)
+
+// UnmarshalText accepts the name of a way of cleaning up.
+func (c *Cleanup) UnmarshalText(text []byte) error {
+	return choose(c, text, CleanupAlways, CleanupOnSuccess, CleanupNever)
+}
+
 // TransportType is how clients of the runtime are expected to reach it.
 type TransportType string
 

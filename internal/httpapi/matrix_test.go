@@ -64,15 +64,32 @@ type sample struct {
 func unconfined(p *person) bool { return p.project == "" }
 
 var samples = map[string]sample{
-	"submitTask":     {body: `{"description":"d","input":"i","dispatch":"manual"}`, want: 201},
-	"submitTasks":    {body: `{"tasks":[{"description":"d","input":"i","dispatch":"manual"}]}`, want: 201},
-	"listTasks":      {},
-	"getTask":        {of: "task"},
-	"updateTask":     {of: "own task", body: `{"message":"m"}`},
-	"cancelTask":     {of: "task"},
-	"listTaskEvents": {of: "task"},
-	"streamTask":     {of: "task"},
-	"streamTasks":    {},
+	"submitTask":       {body: `{"description":"d","input":"i","dispatch":"manual"}`, want: 201},
+	"submitTasks":      {body: `{"tasks":[{"description":"d","input":"i","dispatch":"manual"}]}`, want: 201},
+	"listTasks":        {},
+	"getTask":          {of: "task"},
+	"updateTask":       {of: "own task", body: `{"message":"m"}`},
+	"cancelTask":       {of: "task"},
+	"listTaskEvents":   {of: "task"},
+	"streamTask":       {of: "task"},
+	"streamTasks":      {},
+	"answerTask":       {of: "waiting task", body: `{"input":"x"}`},
+	"listApprovals":    {},
+	"retryTask":        {of: "cancelled task", want: 201},
+	"getTaskTree":      {of: "task"},
+	"cancelTasks":      {query: "?q=no-such-task"},
+	"askQuestion":      {of: "task", body: `{"id":"0190b8a1-0000-4000-8000-000000000001","kind":"input","text":"t"}`, want: 422}, // without a lease
+	"getQuestion":      {of: "task", want: 422},
+	"authorizeSkill":   {of: "task", body: `{"questionId":"0190b8a1-0000-4000-8000-000000000001"}`, want: 422},
+	"answerQuestion":   {of: "question", body: `{"approve":true}`},
+	"listTaskAttempts": {of: "task"},
+
+	"createSchedule":  {body: `{"name":"n","intervalSeconds":3600,"task":{"description":"d","input":"i","dispatch":"manual"}}`, want: 201},
+	"listSchedules":   {},
+	"getSchedule":     {of: "schedule"},
+	"updateSchedule":  {of: "schedule", body: `{"paused":true}`},
+	"deleteSchedule":  {of: "schedule", want: 204},
+	"triggerSchedule": {of: "schedule", want: 201},
 
 	"listArtifacts":  {of: "task"},
 	"getArtifact":    {of: "artifact"},
@@ -91,15 +108,16 @@ var samples = map[string]sample{
 	"putLimit":    {body: `{"maxConcurrentTasks":5}`, needs: unconfined},
 	"deleteLimit": {of: "limit", needs: unconfined, other: 403, want: 204},
 
-	"listAgents":  {},
-	"getAgent":    {of: "agent"},
-	"putAgent":    {of: "agent", body: `{"name":"n","description":"d","executor":"process","process":{"command":["true"]}}`, needs: unconfined},
-	"deleteAgent": {of: "agent", needs: unconfined, want: 204},
-	"invokeAgent": {of: "agent", body: `{"description":"d","input":"i","dispatch":"manual"}`, want: 201},
-	"listSkills":  {},
-	"getSkill":    {of: "skill"},
-	"putSkill":    {of: "skill", body: `{"description":"d"}`, needs: unconfined},
-	"deleteSkill": {of: "skill", needs: unconfined, want: 204},
+	"listAgents":   {},
+	"getAgent":     {of: "agent"},
+	"putAgent":     {of: "agent", body: `{"name":"n","description":"d","executor":"process","process":{"command":["true"]}}`, needs: unconfined},
+	"deleteAgent":  {of: "agent", needs: unconfined, want: 204},
+	"invokeAgent":  {of: "agent", body: `{"description":"d","input":"i","dispatch":"manual"}`, want: 201},
+	"listSkills":   {},
+	"executeSkill": {of: "skill", body: `{"description":"d","input":"i","dispatch":"manual"}`, want: 201},
+	"getSkill":     {of: "skill"},
+	"putSkill":     {of: "skill", body: `{"description":"d"}`, needs: unconfined},
+	"deleteSkill":  {of: "skill", needs: unconfined, want: 204},
 
 	"getMe":              {},
 	"listSessions":       {},
@@ -376,6 +394,43 @@ func (w *world) make(kind string, p *person) string {
 			w.t.Fatal(err)
 		}
 		return task.ID.String()
+	case "cancelled task":
+		by.Roles = []policy.Role{policy.Admin}
+		cancelled, err := w.tasks.Submit(w.t.Context(), by, task.New{Description: p.name, Input: "i", Dispatch: task.Manual}, "")
+		if err == nil {
+			cancelled, err = w.tasks.Cancel(w.t.Context(), by, cancelled.ID)
+		}
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		return cancelled.ID.String()
+	case "waiting task":
+		by.Roles = []policy.Role{policy.Admin}
+		waiting, err := w.tasks.Submit(w.t.Context(), by, task.New{Description: p.name, Input: "i", Dispatch: task.Manual}, "")
+		for _, status := range []task.Status{task.Planning, task.Waiting} {
+			if err == nil {
+				waiting, err = w.tasks.Update(w.t.Context(), by, waiting.ID, task.Patch{Status: status})
+			}
+		}
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		return waiting.ID.String()
+	case "question":
+		by.Roles = []policy.Role{policy.Admin}
+		lease := w.lease(by)
+		q, err := w.tasks.Ask(w.t.Context(), task.InProcess, lease.ID, lease.LeaseToken, task.NewQuestion{ID: uuid.New(), Kind: task.Approval, Text: p.name})
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		return q.ID.String()
+	case "schedule":
+		by.Roles = []policy.Role{policy.Admin}
+		sc, err := w.tasks.CreateSchedule(w.t.Context(), by, task.NewSchedule{Name: p.name, IntervalSeconds: 3600, Task: task.New{Description: p.name, Dispatch: task.Manual}})
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		return sc.ID.String()
 	case "agent":
 		id := w.next()
 		w.must(w.root, 201, "PUT", "/v1/agents/"+id, samples["putAgent"].body)
@@ -417,6 +472,23 @@ func (w *world) make(kind string, p *person) string {
 	}
 	w.t.Fatalf("what is a %s?", kind)
 	return ""
+}
+
+// lease returns a task of the caller's that a worker holds.
+func (w *world) lease(by policy.Caller) task.Lease {
+	w.t.Helper()
+	if _, err := w.tasks.Submit(w.t.Context(), by, task.New{Description: "d", Input: "i"}, ""); err != nil {
+		w.t.Fatal(err)
+	}
+	err := w.tasks.RegisterWorker(w.t.Context(), task.InProcess, task.NewWorker{ID: "of-the-server", Instance: uuid.Max, Capacity: 1})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	leases, _, err := w.tasks.Claim(w.t.Context(), task.InProcess, "of-the-server", 1, 0)
+	if err != nil || len(leases) != 1 {
+		w.t.Fatal(leases, err)
+	}
+	return leases[0]
 }
 
 func (w *world) caller(p *person) policy.Caller {
@@ -491,7 +563,7 @@ func (w *world) request(op operation, who, whose *person) (path, body string) {
 	if s.of != "" {
 		id = w.make(s.of, whose)
 	}
-	path = strings.NewReplacer("{kind}", "agent", "{name}", "n", "{id}", id, "{key}", "k", "{version}", "1").Replace(op.path) + s.query
+	path = strings.NewReplacer("{kind}", "agent", "{name}", "n", "{id}", id, "{key}", "k", "{version}", "1", "{questionId}", "0190b8a1-0000-4000-8000-000000000001", "{skillId}", "s").Replace(op.path) + s.query
 	body = strings.ReplaceAll(s.body, "{project}", whose.project)
 	if s.write != nil {
 		body = s.write(w, who, id)

@@ -26,6 +26,8 @@ func newConfig() huma.Config {
 	cfg.Tags = []*huma.Tag{
 		{Name: "Tasks", Description: "Submit, list, change and cancel tasks."},
 		{Name: "Artifacts", Description: "Files that tasks leave behind."},
+		{Name: "People", Description: "What agents ask of people: to answer, to approve and to deny."},
+		{Name: "Schedules", Description: "Submit tasks again and again."},
 		{Name: "Streams", Description: "Follow tasks as they run (Server-Sent Events)."},
 		{Name: "Registry", Description: "Agents and skills."},
 		{Name: "Sessions", Description: "Log in and out, and what a session remembers."},

@@ -89,6 +89,12 @@ func (s *Server) registerRegistry() {
 		summary: "Delete a skill that was defined here", status: http.StatusNoContent,
 		errors: []int{http.StatusNotFound, http.StatusConflict, http.StatusUnprocessableEntity},
 	}, s.deleteSkill)
+	handle(s, operation{
+		id: "executeSkill", action: "task.submit", method: http.MethodPost, path: "/v1/skills/{id}/execute", permission: policy.SkillExecute, tag: "Registry", wait: maxWait,
+		summary: "Submit a task that uses a skill and, if asked to, wait for it", status: http.StatusCreated,
+		detail: "Answers 200 with the finished task if it ends within wait, else 201 with the task as it is.",
+		errors: []int{http.StatusNotFound, http.StatusConflict, http.StatusUnprocessableEntity},
+	}, s.executeSkill)
 }
 
 func (s *Server) listAgents(ctx context.Context, _ policy.Caller, _ *struct{}) (*struct{ Body api.AgentList }, error) {
@@ -122,6 +128,7 @@ func (s *Server) putAgent(ctx context.Context, c policy.Caller, in *struct {
 			Command: d.Process.Command, Input: registry.Input(d.Process.Input), Directory: d.Process.Directory, Environment: d.Process.Environment,
 		}
 	}
+	a.HTTP = (*registry.HTTP)(d.HTTP)
 	saved, created, err := s.registry.PutAgent(ctx, c, a)
 	out := &agentOutput{Status: http.StatusOK, Body: WireAgent(saved)}
 	if created {
@@ -156,7 +163,41 @@ func (s *Server) invokeAgent(ctx context.Context, c policy.Caller, in *struct {
 		return nil, err
 	}
 	n.By = policy.AgentInvoke
-	t, err := s.tasks.Submit(ctx, c, n, in.Key)
+	return s.submitAndWait(ctx, c, n, in.Key, wait)
+}
+
+func (s *Server) executeSkill(ctx context.Context, c policy.Caller, in *struct {
+	NameInput
+	IdempotencyInput
+	WaitInput
+	Body api.NewTask
+}) (*submittedOutput, error) {
+	wait, err := in.duration()
+	if err != nil {
+		return nil, err
+	}
+	skill, err := s.registry.Skill(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	if !skill.Enabled {
+		return nil, fault.New(fault.Conflict, "skill %s is disabled", in.ID)
+	}
+	if in.Body.SkillID != "" && in.Body.SkillID != in.ID {
+		return nil, fault.InvalidFields([]fault.Field{{Path: "body.skillId", Message: "must be absent or the skill in the path"}})
+	}
+	in.Body.SkillID = in.ID
+	n, err := newTask(in.Body, "body")
+	if err != nil {
+		return nil, err
+	}
+	n.By = policy.SkillExecute
+	return s.submitAndWait(ctx, c, n, in.Key, wait)
+}
+
+// submitAndWait submits a task and waits for its end, at most wait.
+func (s *Server) submitAndWait(ctx context.Context, c policy.Caller, n task.New, key string, wait time.Duration) (*submittedOutput, error) {
+	t, err := s.tasks.Submit(ctx, c, n, key)
 	if err != nil {
 		return nil, err
 	}
@@ -266,6 +307,7 @@ func WireAgent(a registry.Agent) api.Agent {
 			Command: a.Process.Command, Input: string(a.Process.Input), Directory: a.Process.Directory, Environment: a.Process.Environment,
 		}
 	}
+	w.HTTP = (*api.HTTP)(a.HTTP)
 	return w
 }
 

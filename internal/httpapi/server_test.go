@@ -143,7 +143,7 @@ func newRigWith(t testing.TB, o options) *rig {
 
 // Submitter lets everybody's tasks run.
 func (r *rig) Submitter(_ context.Context, userID, _, projectID string) (policy.Caller, error) {
-	return policy.Caller{UserID: userID, ProjectID: projectID, AllProjects: true, Roles: []policy.Role{policy.Developer}}, nil
+	return policy.Caller{UserID: userID, DeviceID: "d", Trust: policy.Trusted, ProjectID: projectID, AllProjects: true, Roles: []policy.Role{policy.Developer}}, nil
 }
 
 // owner connects to the rig's database as the owner of its schema.

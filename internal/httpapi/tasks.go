@@ -25,10 +25,14 @@ type Tasks interface {
 	Update(ctx context.Context, c policy.Caller, id uuid.UUID, p task.Patch) (task.Task, error)
 	Cancel(ctx context.Context, c policy.Caller, id uuid.UUID) (task.Task, error)
 	Events(ctx context.Context, c policy.Caller, id uuid.UUID, after int64, limit int) ([]task.Event, error)
+	Schedules
 	Count(ctx context.Context) (task.Counts, error)
+	Attempts(ctx context.Context, c policy.Caller, id uuid.UUID) ([]task.Attempt, error)
 	// Delay explains why a task that waits for a worker does not run.
 	Delay(ctx context.Context, t task.Task) (*task.Delay, error)
 	TaskLog
+	Questions
+	Relatives
 }
 
 // What several operations take. The types are exported only because huma passes
@@ -59,6 +63,7 @@ type (
 		SessionID    string    `query:"sessionId"`
 		ProjectID    string    `query:"projectId"`
 		ParentTaskID string    `query:"parentTaskId" format:"uuid"`
+		ScheduleID   string    `query:"scheduleId" format:"uuid"`
 		Label        []string  `query:"label,explode" doc:"key=value; repeat it to ask for several at once."`
 		CreatedAfter time.Time `query:"createdAfter"`
 		Query        string    `query:"q" maxLength:"200" doc:"Part of the description, in any case."`
@@ -103,6 +108,10 @@ func (s *Server) registerTasks() {
 		id: "listTaskEvents", action: "task.read", method: http.MethodGet, path: "/v1/tasks/{id}/events", permission: policy.TaskRead, tag: "Tasks",
 		summary: "List the history of a task, oldest first", errors: []int{http.StatusNotFound, http.StatusUnprocessableEntity},
 	}, s.listTaskEvents)
+	handle(s, operation{
+		id: "listTaskAttempts", action: "task.read", method: http.MethodGet, path: "/v1/tasks/{id}/attempts", permission: policy.TaskRead, tag: "Tasks",
+		summary: "List the tries at a task, oldest first", errors: []int{http.StatusNotFound, http.StatusUnprocessableEntity},
+	}, s.listAttempts)
 }
 
 func (s *Server) submitTask(ctx context.Context, c policy.Caller, in *struct {
@@ -184,6 +193,13 @@ func (in *FilterInput) filter() (task.Filter, error) {
 		}
 		f.ParentTaskID = &id
 	}
+	if in.ScheduleID != "" {
+		id, err := parseID(in.ScheduleID, "query.scheduleId")
+		if err != nil {
+			return f, err
+		}
+		f.ScheduleID = &id
+	}
 	for _, label := range in.Label {
 		k, v, ok := strings.Cut(label, "=")
 		if !ok || k == "" {
@@ -247,6 +263,24 @@ func (s *Server) cancelTask(ctx context.Context, c policy.Caller, in *IDInput) (
 	}
 	t, err := s.tasks.Cancel(ctx, c, id)
 	return &taskOutput{WireTask(t)}, err
+}
+
+func (s *Server) listAttempts(ctx context.Context, c policy.Caller, in *IDInput) (*struct{ Body api.AttemptList }, error) {
+	id, err := parseID(in.ID, "path.id")
+	if err != nil {
+		return nil, err
+	}
+	attempts, err := s.tasks.Attempts(ctx, c, id)
+	if err != nil {
+		return nil, err
+	}
+	list := api.AttemptList{Items: make([]api.Attempt, len(attempts))}
+	for i, a := range attempts {
+		list.Items[i] = api.Attempt{
+			Attempt: a.Number, WorkerID: a.WorkerID, StartedAt: a.StartedAt.UTC(), EndedAt: utc(a.EndedAt), Outcome: a.Outcome, Reason: a.Reason,
+		}
+	}
+	return &struct{ Body api.AttemptList }{list}, nil
 }
 
 func (s *Server) listTaskEvents(ctx context.Context, c policy.Caller, in *struct {

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -19,24 +20,31 @@ func WireTask(t task.Task) api.Task {
 		Dispatch: api.Dispatch(t.Dispatch), Priority: t.Priority, ConcurrencyKey: t.ConcurrencyKey, ConcurrencyLimit: t.ConcurrencyLimit, Labels: t.Labels, Requires: t.Requires, Metadata: t.Metadata,
 		Progress: t.Progress, Output: t.Output, Error: t.Error, WaitingReason: api.WaitingReason(t.WaitingReason),
 		Attempt: t.Attempt, MaxAttempts: t.MaxAttempts, TimeoutSeconds: t.TimeoutSeconds,
+		SilenceSeconds: t.SilenceSeconds, RetryOn: t.RetryOn, StatusReason: t.StatusReason,
 		CreatedAt: t.CreatedAt.UTC(), UpdatedAt: t.UpdatedAt.UTC(),
 	}
 	if t.ParentTaskID != nil {
 		w.ParentTaskID = t.ParentTaskID.String()
 	}
-	if t.RunAfter != nil {
-		at := t.RunAfter.UTC()
-		w.RunAfter = &at
+	if t.RetryOf != nil {
+		w.RetryOf = t.RetryOf.String()
 	}
-	if t.StartedAt != nil {
-		at := t.StartedAt.UTC()
-		w.StartedAt = &at
+	if t.RetriedBy != nil {
+		w.RetriedBy = t.RetriedBy.String()
 	}
-	if t.CompletedAt != nil {
-		at := t.CompletedAt.UTC()
-		w.CompletedAt = &at
+	if t.ScheduleID != nil {
+		w.ScheduleID = t.ScheduleID.String()
 	}
+	w.RunAfter, w.ExpiresAt, w.DeadlineAt = utc(t.RunAfter), utc(t.ExpiresAt), utc(t.DeadlineAt)
+	w.StartedAt, w.CompletedAt = utc(t.StartedAt), utc(t.CompletedAt)
 	return w
+}
+
+func utc(at *time.Time) *time.Time {
+	if at == nil {
+		return nil
+	}
+	return new(at.UTC())
 }
 
 func wireTasks(tasks []task.Task) []api.Task {
@@ -62,6 +70,7 @@ func newTask(n api.NewTask, at string) (task.New, error) {
 		Model: n.Model, Thinking: string(n.Thinking), SessionID: n.SessionID, ProjectID: n.ProjectID,
 		ParentTaskID: parent, DependsOn: dependsOn, Dispatch: task.Dispatch(n.Dispatch), Priority: n.Priority, ConcurrencyKey: n.ConcurrencyKey, ConcurrencyLimit: n.ConcurrencyLimit,
 		RunAfter: n.RunAfter, TimeoutSeconds: n.TimeoutSeconds, MaxAttempts: n.MaxAttempts,
+		ExpiresAt: n.ExpiresAt, DeadlineAt: n.DeadlineAt, SilenceSeconds: n.SilenceSeconds, RetryOn: n.RetryOn,
 		Labels: n.Labels, Requires: n.Requires, Metadata: n.Metadata,
 	}, err
 }

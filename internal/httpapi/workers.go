@@ -22,6 +22,7 @@ type Workers interface {
 	Claim(ctx context.Context, c policy.Caller, workerID string, max int, wait time.Duration) (leases []task.Lease, draining bool, err error)
 	Heartbeat(ctx context.Context, c policy.Caller, workerID string, leases []uuid.UUID, wait time.Duration) (lost []uuid.UUID, err error)
 	Report(ctx context.Context, c policy.Caller, id, lease uuid.UUID, r task.Report) error
+	Asking
 }
 
 // LeaseInput names the lease by whose right a worker asks.
@@ -36,6 +37,18 @@ func (in *LeaseInput) token() (*uuid.UUID, error) {
 	}
 	id, err := parseID(in.Lease, "header.Lease-Token")
 	return &id, err
+}
+
+// required is the lease's token where one must be named.
+func (in *LeaseInput) required() (uuid.UUID, error) {
+	token, err := in.token()
+	switch {
+	case err != nil:
+		return uuid.Nil, err
+	case token == nil:
+		return uuid.Nil, fault.InvalidFields([]fault.Field{{Path: "header.Lease-Token", Message: "is required"}})
+	}
+	return *token, nil
 }
 
 // maxReport is the largest report that is read: an output of a megabyte, escaped,
@@ -180,21 +193,18 @@ func (s *Server) reportTask(ctx context.Context, c policy.Caller, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	lease, err := in.token()
-	switch {
-	case err != nil:
+	lease, err := in.required()
+	if err != nil {
 		return nil, err
-	case lease == nil:
-		return nil, fault.InvalidFields([]fault.Field{{Path: "header.Lease-Token", Message: "is required"}})
 	}
-	return nil, s.workers.Report(ctx, c, id, *lease, NewReport(in.Body))
+	return nil, s.workers.Report(ctx, c, id, lease, NewReport(in.Body))
 }
 
 // NewReport is what the engine is told by a worker's report.
 func NewReport(r api.Report) task.Report {
 	report := task.Report{
 		Status: task.Status(r.Status), Progress: r.Progress, Output: r.Output, Error: r.Error,
-		Message: r.Message, Retryable: r.Retryable, Release: r.Release,
+		Message: r.Message, Reason: r.Reason, Retryable: r.Retryable, Release: r.Release,
 	}
 	for _, e := range r.Events {
 		report.Events = append(report.Events, task.ReportEvent{

@@ -99,6 +99,9 @@ type Decision struct {
 	// what is built in.
 	Rule   string
 	Reason string
+	// Approval says that the skill asked for is dangerous: an agent that is
+	// about to use it needs a person's approval each time.
+	Approval bool
 	// PolicyVersion is that of the organisation's document; 0: there is none.
 	PolicyVersion int64
 }

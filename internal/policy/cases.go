@@ -24,6 +24,7 @@ type Case struct {
 	AgentSkills []string          `yaml:"agentSkills"`
 	Skill       string            `yaml:"skill"`
 	Labels      map[string]string `yaml:"labels"`
+	Approving   string            `yaml:"approving"` // who submitted the task for which the caller approves something
 	Expect      Outcome           `yaml:"expect"`
 	Layer       Layer             `yaml:"layer"`  // that should decide; empty: any
 	Reason      string            `yaml:"reason"` // a part of it
@@ -113,7 +114,7 @@ func (k *Case) caller() Caller {
 func (k *Case) request() Request {
 	return Request{
 		Permission: k.Permission, Action: k.Action, ProjectID: k.Project,
-		AgentID: k.Agent, AgentSkills: k.AgentSkills, SkillID: k.Skill, Labels: k.Labels,
+		AgentID: k.Agent, AgentSkills: k.AgentSkills, SkillID: k.Skill, Labels: k.Labels, Approving: k.Approving,
 	}
 }
 

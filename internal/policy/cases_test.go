@@ -67,7 +67,7 @@ func TestParseCasesRefusesWhatItDoesNotUnderstand(t *testing.T) {
 		"cases:\n- {name: a, permission: task:read, expect: denied, layer: top}\n":  `2:59: layer: "top" is not one of session, device, project, permission, agent, skill, organization, custom`,
 		"cases:\n- {permission: task:read, expect: denied}\n":                       "2:3: cases[0] has no name",
 		"cases:\n- {name: a, permission: task:read, expect: denied, device: new}\n": `2:60: device: "new" is not one of untrusted, verified, trusted`,
-		"cases:\n- {name: a, permission: task:read, expect: denied, agnet: x}\n":    `2:52: unknown key "agnet"; known here: action, agent, agentSkills, device, expect, labels, layer, local, name, permission, project, reason, roles, skill, user`,
+		"cases:\n- {name: a, permission: task:read, expect: denied, agnet: x}\n":    `2:52: unknown key "agnet"; known here: action, agent, agentSkills, approving, device, expect, labels, layer, local, name, permission, project, reason, roles, skill, user`,
 	} {
 		if _, err := policy.ParseCases([]byte(text), "c"); err == nil || err.Error() != "c:"+want {
 			t.Errorf("%q:\n got %v\nwant c:%s", text, err, want)

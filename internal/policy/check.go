@@ -55,6 +55,9 @@ func (c checker) document(d *Document) {
 		s := &d.SkillPolicies[i]
 		c.once(ids, "skillPolicies", "skillId", i, s, &s.SkillID)
 		c.permissions("requiredPermissions", s.RequiredPermissions)
+		if d.Kind == Project && c.Has(&s.WithoutApproval) {
+			c.Refuse(&s.WithoutApproval, "withoutApproval is for the organisation's document: a project's can only narrow it")
+		}
 	}
 	c.customRules(d.CustomRules)
 }

@@ -21,6 +21,9 @@ func Weakens(from, to *Document) []string {
 	w.skills(from, to)
 	w.removed("organizationPolicy.requiredSkills", from.OrganizationPolicy.RequiredSkills, to.OrganizationPolicy.RequiredSkills)
 	w.removed("organizationPolicy.deniedSkills", from.OrganizationPolicy.DeniedSkills, to.OrganizationPolicy.DeniedSkills)
+	if from.Approvals.OtherThanSubmitter && !to.Approvals.OtherThanSubmitter {
+		w.add("approvals.otherThanSubmitter is no longer on")
+	}
 	w.rules(from.CustomRules, to.CustomRules)
 	w.roles(from, to)
 	w.identity(&from.Identity, &to.Identity)
@@ -140,6 +143,11 @@ func (w *weaknesses) agents(from, to *Document) {
 }
 
 func (w *weaknesses) skills(from, to *Document) {
+	for _, b := range to.SkillPolicies {
+		if b.WithoutApproval && !slices.ContainsFunc(from.SkillPolicies, func(a SkillPolicy) bool { return a.SkillID == b.SkillID && a.WithoutApproval }) {
+			w.add("skillPolicies[%s] no longer needs an approval", b.SkillID)
+		}
+	}
 	for _, a := range from.SkillPolicies {
 		path := "skillPolicies[" + a.SkillID + "]"
 		i := slices.IndexFunc(to.SkillPolicies, func(b SkillPolicy) bool { return b.SkillID == a.SkillID })

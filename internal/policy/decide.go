@@ -19,6 +19,9 @@ type Request struct {
 	SkillDangerous   bool
 	SkillPermissions []Permission
 	Labels           map[string]string
+	// Approving is who submitted the task for which the caller approves
+	// something; empty: it does not.
+	Approving string
 	// Opening says that a session is being opened: deviceTrust.minimumLevel
 	// then counts instead of minimumTrustLevel.
 	Opening bool
@@ -65,7 +68,9 @@ func (p *Policy) Decide(c Caller, r Request) Decision {
 		p.agentDenies(&d, &c, &r, trust) ||
 		p.skillDenies(&d, &c, &r, trust) ||
 		p.organizationDenies(&d, &r) ||
+		p.approverDenies(&d, &c, &r) ||
 		p.customDenies(&d, &c, &r, trust)
+	d.Approval = d.Allowed && p.needsApproval(&r)
 	return d
 }
 
@@ -281,6 +286,38 @@ func (p *Policy) organizationDenies(d *Decision, r *Request) bool {
 		}
 	}
 	return false
+}
+
+func (p *Policy) approverDenies(d *Decision, c *Caller, r *Request) bool {
+	if r.Approving != c.UserID {
+		return false
+	}
+	for i := range p.documents {
+		doc := &p.documents[i]
+		if doc.Approvals.OtherThanSubmitter {
+			layer := [...]Layer{Organization: LayerOrganization, Project: LayerProject}[doc.Kind]
+			return d.deny(layer, doc.rule("approvals.otherThanSubmitter"), "somebody else than who submitted the task must approve this, and %s did", c.UserID)
+		}
+	}
+	return false
+}
+
+// needsApproval reports whether people are asked before the skill is used.
+func (p *Policy) needsApproval(r *Request) bool {
+	if r.SkillID == "" {
+		return false
+	}
+	dangerous := r.SkillDangerous
+	for i := range p.documents {
+		doc := &p.documents[i]
+		s, ok := doc.skills[r.SkillID]
+		if ok {
+			// The organisation's document comes first: what it waives, a project's
+			// can ask for again.
+			dangerous = (dangerous || s.Dangerous) && !s.WithoutApproval
+		}
+	}
+	return dangerous
 }
 
 func (p *Policy) customDenies(d *Decision, c *Caller, r *Request, trust TrustLevel) bool {

@@ -49,6 +49,7 @@ type Document struct {
 	AgentPolicies      []AgentPolicy      `yaml:"agentPolicies"`
 	SkillPolicies      []SkillPolicy      `yaml:"skillPolicies"`
 	OrganizationPolicy OrganizationPolicy `yaml:"organizationPolicy"`
+	Approvals          Approvals          `yaml:"approvals"`
 	CustomRules        []CustomRule       `yaml:"customRules"`
 
 	places *strictyaml.Document
@@ -91,7 +92,11 @@ type AgentPolicy struct {
 type SkillPolicy struct {
 	SkillID string `yaml:"skillId"`
 	// Dangerous skills need skill:execute and a device that is verified at least.
-	Dangerous           bool         `yaml:"dangerous"`
+	Dangerous bool `yaml:"dangerous"`
+	// WithoutApproval lets agents use the skill without asking people each time,
+	// dangerous or not. Only the organisation's document can say so, and only of
+	// what a project's does not call dangerous.
+	WithoutApproval     bool         `yaml:"withoutApproval"`
 	RequiredPermissions []Permission `yaml:"requiredPermissions"`
 	AllowedRoles        []Role       `yaml:"allowedRoles"`
 	// RequireDeviceTrust and TrustLevel say the same: the higher one counts,
@@ -107,6 +112,12 @@ func (s *SkillPolicy) least() TrustLevel { return max(s.RequireDeviceTrust, s.Tr
 type OrganizationPolicy struct {
 	RequiredSkills []string `yaml:"requiredSkills"` // every agent that is used has them
 	DeniedSkills   []string `yaml:"deniedSkills"`   // no agent that is used has them
+}
+
+// Approvals says who may approve what agents ask leave for.
+type Approvals struct {
+	// OtherThanSubmitter demands somebody else than who submitted the task.
+	OtherThanSubmitter bool `yaml:"otherThanSubmitter"`
 }
 
 // ParseDocument reads a document of that kind. Name is how faults and decisions

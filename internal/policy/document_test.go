@@ -11,7 +11,7 @@ func TestParseDocumentRefusesWhatItDoesNotUnderstand(t *testing.T) {
 	t.Parallel()
 	const roles = "admin, developer, readonly, ci"
 	for name, c := range map[string]struct{ text, want string }{
-		"an unknown key":              {"enforceTrusts: true\n", `1:1: unknown key "enforceTrusts"; known here: agentPolicies, allowedRoles, allowedUsers, customRules, deniedRoles, deniedUsers, deviceTrust, enforceTrust, identity, minimumTrustLevel, organizationPolicy, roles, skillPolicies`},
+		"an unknown key":              {"enforceTrusts: true\n", `1:1: unknown key "enforceTrusts"; known here: agentPolicies, allowedRoles, allowedUsers, approvals, customRules, deniedRoles, deniedUsers, deviceTrust, enforceTrust, identity, minimumTrustLevel, organizationPolicy, roles, skillPolicies`},
 		"a key in another case":       {"deviceTrust:\n  minimumlevel: verified\n", `2:3: unknown key "minimumlevel"; known here: autoTrustLocal, minimumLevel`},
 		"a second document":           {"enforceTrust: true\n---\nenforceTrust: false\n", "2:1: a second document begins here; only one is accepted"},
 		"an unknown level":            {"minimumTrustLevel: high\n", `1:20: minimumTrustLevel: "high" is not one of untrusted, verified, trusted`},
@@ -55,7 +55,7 @@ func TestParseDocumentRefusesWhatItDoesNotUnderstand(t *testing.T) {
 				"security.yaml:3:5: githubActions[0] has no events\nsecurity.yaml:3:5: githubActions[0] has no refs or environment\n" +
 				"security.yaml:4:11: identity.githubActions[web].role: \"boss\" is not one of the roles " + roles},
 		"sessions of two days": {"identity: {sessions: {maxHours: 48}}\n", "1:33: sessions.maxHours is 48 and must be 1 to 24"},
-		"all faults at once":   {"enforceTrust: maybe\nallowedRoles: [lead]\nx: 1\n", `1:15: enforceTrust must be true or false, not "maybe"` + "\nsecurity.yaml:2:16: allowedRoles: \"lead\" is not one of the roles " + roles + "\nsecurity.yaml:3:1: unknown key \"x\"; known here: agentPolicies, allowedRoles, allowedUsers, customRules, deniedRoles, deniedUsers, deviceTrust, enforceTrust, identity, minimumTrustLevel, organizationPolicy, roles, skillPolicies"},
+		"all faults at once":   {"enforceTrust: maybe\nallowedRoles: [lead]\nx: 1\n", `1:15: enforceTrust must be true or false, not "maybe"` + "\nsecurity.yaml:2:16: allowedRoles: \"lead\" is not one of the roles " + roles + "\nsecurity.yaml:3:1: unknown key \"x\"; known here: agentPolicies, allowedRoles, allowedUsers, approvals, customRules, deniedRoles, deniedUsers, deviceTrust, enforceTrust, identity, minimumTrustLevel, organizationPolicy, roles, skillPolicies"},
 		"too large a document": {strings.Repeat("#", policy.MaxDocumentBytes+1), "1:1: the file is larger than 65536 bytes"},
 	} {
 		_, err := policy.ParseDocument([]byte(c.text), "security.yaml", policy.Organization)

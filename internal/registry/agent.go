@@ -1,7 +1,7 @@
 package registry
 
-// Agent is something that can be asked to run a task. Its slices and its
-// process may be shared; whoever gets one must not change what they hold.
+// Agent is something that can be asked to run a task. Its slices and what it
+// points to may be shared; whoever gets one must not change what they hold.
 type Agent struct {
 	ID           string
 	Name         string
@@ -12,7 +12,8 @@ type Agent struct {
 	Model        string // used when a task names none
 	Thinking     Thinking
 	Executor     Executor
-	Process      *Process // with ExecutorProcess only
+	Process      *Process // with ExecutorProcess and ExecutorACP only
+	HTTP         *HTTP    // with ExecutorHTTP only
 	Source       Source
 	Available    bool
 	Unavailable  string // if not Available: what to configure
@@ -21,9 +22,15 @@ type Agent struct {
 // Process is a command-line agent.
 type Process struct {
 	Command     []string // program and arguments, with placeholders; never given to a shell
-	Input       Input
+	Input       Input    // with ExecutorProcess only
 	Directory   string   // relative to the workspace root; empty: up to the task
 	Environment []string // names of variables that are passed on
+}
+
+// HTTP is an agent that is a service.
+type HTTP struct {
+	URL        string
+	SecretFile string // on the worker's machine; in agents.yaml only
 }
 
 // Skill is something that an agent may do beyond answering. Its slice may be
@@ -54,6 +61,8 @@ type Executor string
 // The executors.
 const (
 	ExecutorProcess Executor = "process"
+	ExecutorACP     Executor = "acp"
+	ExecutorHTTP    Executor = "http"
 	ExecutorOpenAI  Executor = "openai"
 	ExecutorBuiltin Executor = "builtin"
 )
@@ -93,11 +102,17 @@ type definition struct {
 	Thinking     Thinking `yaml:"thinking" json:"thinking,omitempty"`
 	Executor     Executor `yaml:"executor" json:"executor"`
 	Process      *process `yaml:"process" json:"process,omitempty"`
+	HTTP         *service `yaml:"http" json:"http,omitempty"`
+}
+
+type service struct {
+	URL        string `yaml:"url" json:"url"`
+	SecretFile string `yaml:"secretFile" json:"-"`
 }
 
 type process struct {
 	Command     []string `yaml:"command" json:"command"`
-	Input       Input    `yaml:"input" json:"input"`
+	Input       Input    `yaml:"input" json:"input,omitempty"`
 	Directory   string   `yaml:"directory" json:"directory,omitempty"`
 	Environment []string `yaml:"environment" json:"environment,omitempty"`
 }
@@ -106,7 +121,7 @@ func definitionOf(a Agent) definition {
 	return definition{
 		ID: a.ID, Name: a.Name, Description: a.Description, Capabilities: a.Capabilities, Skills: a.Skills,
 		SystemPrompt: a.SystemPrompt, Model: a.Model, Thinking: a.Thinking,
-		Executor: a.Executor, Process: (*process)(a.Process),
+		Executor: a.Executor, Process: (*process)(a.Process), HTTP: (*service)(a.HTTP),
 	}
 }
 
@@ -115,7 +130,7 @@ func (d definition) agent(source Source) Agent {
 	if d.Name == "" {
 		d.Name = d.ID
 	}
-	if d.Process != nil && d.Process.Input == "" {
+	if d.Executor == ExecutorProcess && d.Process != nil && d.Process.Input == "" {
 		p := *d.Process
 		p.Input = InputStdin
 		d.Process = &p
@@ -123,7 +138,7 @@ func (d definition) agent(source Source) Agent {
 	return Agent{
 		ID: d.ID, Name: d.Name, Description: d.Description, Capabilities: d.Capabilities, Skills: d.Skills,
 		SystemPrompt: d.SystemPrompt, Model: d.Model, Thinking: d.Thinking,
-		Executor: d.Executor, Process: (*Process)(d.Process), Source: source,
+		Executor: d.Executor, Process: (*Process)(d.Process), HTTP: (*HTTP)(d.HTTP), Source: source,
 	}
 }
 

@@ -97,11 +97,13 @@ agents:
       directory: service
       environment: [ANTHROPIC_API_KEY]
   - {id: plain, description: As short as it gets., executor: process, process: {command: [cat]}}
+  - {id: gemini, description: By the protocol., executor: acp, process: {command: [gemini, --experimental-acp]}}
+  - {id: service, description: Over there., executor: http, http: {url: "http://10.0.0.1:8080/run", secretFile: /run/secrets/agent}}
 `)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(agents) != 2 {
+	if len(agents) != 4 {
 		t.Fatalf("read %d agents", len(agents))
 	}
 	a, p := agents[0], agents[1]
@@ -118,13 +120,19 @@ agents:
 	if p.Name != "plain" || p.Process.Input != registry.InputStdin {
 		t.Errorf("defaults are not filled in: %+v, %+v", p, p.Process)
 	}
+	if g := agents[2]; g.Executor != registry.ExecutorACP || g.Process.Input != "" || len(g.Process.Command) != 2 {
+		t.Errorf("got %+v, %+v", g, g.Process)
+	}
+	if h := agents[3]; h.Executor != registry.ExecutorHTTP || *h.HTTP != (registry.HTTP{URL: "http://10.0.0.1:8080/run", SecretFile: "/run/secrets/agent"}) {
+		t.Errorf("got %+v, %+v", h, h.HTTP)
+	}
 }
 
 func TestLoadAgentsNamesEveryFaultWithItsPlace(t *testing.T) {
 	for name, c := range map[string]struct{ text, want string }{
 		"an unknown key": {
 			"agents:\n  - id: a\n    prompt: x\n",
-			`agents.yaml:3:5: unknown key "prompt"; known here: capabilities, description, executor, id, model, name, process, skills, systemPrompt, thinking`,
+			`agents.yaml:3:5: unknown key "prompt"; known here: capabilities, description, executor, http, id, model, name, process, skills, systemPrompt, thinking`,
 		},
 		"a value of the wrong type": {
 			"agents:\n  - id: a\n    description: 3\n    executor: openai\n",
@@ -134,7 +142,7 @@ func TestLoadAgentsNamesEveryFaultWithItsPlace(t *testing.T) {
 			"agents:\n  - {}\n",
 			`agents.yaml:2:5: id must be 1 to 128 of a-z, 0-9, '.', '_' and '-', the first a letter or digit
 agents.yaml:2:5: description must not be empty
-agents.yaml:2:5: executor must be one of process, openai, builtin`,
+agents.yaml:2:5: executor must be one of process, acp, http, openai, builtin`,
 		},
 		"faulty values": {
 			`agents:
@@ -155,9 +163,9 @@ agents.yaml:2:5: executor must be one of process, openai, builtin`,
 			`agents.yaml:2:9: id must be 1 to 128 of a-z, 0-9, '.', '_' and '-', the first a letter or digit
 agents.yaml:4:25: skills[1] names no known skill: "teleport"
 agents.yaml:5:15: thinking must be one of off, minimal, low, medium, high
-agents.yaml:6:15: executor must be one of process, openai, builtin
+agents.yaml:6:15: executor must be one of process, acp, http, openai, builtin
 agents.yaml:7:5: process is missing: executor process needs its command
-agents.yaml:14:7: process is for executor process only`,
+agents.yaml:14:7: process is for executors process and acp only`,
 		},
 		"faulty processes": {
 			`agents:
@@ -173,13 +181,24 @@ agents.yaml:14:7: process is for executor process only`,
     description: x
     executor: process
     process: {command: []}
+  - id: c
+    description: x
+    executor: acp
+    process:
+      command: [gemini]
+      input: stdin
+  - id: d
+    description: x
+    executor: acp
 `,
 			`agents.yaml:6:17: process.command[0] must not hold a placeholder: the task would choose the program
 agents.yaml:7:14: process.input must be one of stdin, argument, none
 agents.yaml:8:18: process.directory must be a path relative to the workspace root and within it
 agents.yaml:9:21: process.environment[0] must be the name of an environment variable, without a value
 agents.yaml:9:33: process.environment[1] must not name a setting of the runtime
-agents.yaml:13:24: process.command must name a program`,
+agents.yaml:13:24: process.command must name a program
+agents.yaml:19:14: process.input is for executor process only: an acp agent gets its task by the protocol
+agents.yaml:20:5: process is missing: executor acp needs its command`,
 		},
 		"an id twice": {
 			"agents:\n  - {id: a, description: x, executor: openai}\n  - {id: a, description: y, executor: openai}\n",

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"fmt"
+	"net/url"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -26,7 +27,7 @@ var (
 	idForm       = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,127}$`)
 	variableForm = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
-	executors = []Executor{ExecutorProcess, ExecutorOpenAI, ExecutorBuiltin}
+	executors = []Executor{ExecutorProcess, ExecutorACP, ExecutorHTTP, ExecutorOpenAI, ExecutorBuiltin}
 	thinking  = []Thinking{ThinkingOff, ThinkingMinimal, ThinkingLow, ThinkingMedium, ThinkingHigh}
 	inputs    = []Input{InputStdin, InputArgument, InputNone}
 )
@@ -62,12 +63,40 @@ func (d *definition) check(skills map[string]Skill, refuse refusal) {
 	}
 	oneOf(refuse, &d.Executor, "executor", executors)
 	switch {
-	case d.Executor == ExecutorProcess && d.Process == nil:
-		refuse(&d.Process, "process", "is missing: executor process needs its command")
-	case d.Executor != ExecutorProcess && d.Process != nil:
-		refuse(&d.Process, "process", "is for executor process only")
+	case d.Executor == ExecutorHTTP && d.HTTP == nil:
+		refuse(&d.HTTP, "http", "is missing: executor http needs its url")
+	case d.Executor != ExecutorHTTP && d.HTTP != nil:
+		refuse(&d.HTTP, "http", "is for executor http only")
+	case d.HTTP != nil:
+		d.HTTP.check(refuse)
+	}
+	runsProgram := d.Executor == ExecutorProcess || d.Executor == ExecutorACP
+	switch {
+	case runsProgram && d.Process == nil:
+		refuse(&d.Process, "process", fmt.Sprintf("is missing: executor %s needs its command", d.Executor))
+	case !runsProgram && d.Process != nil:
+		refuse(&d.Process, "process", "is for executors process and acp only")
 	case d.Process != nil:
 		d.Process.check(refuse)
+		if d.Executor == ExecutorACP && d.Process.Input != "" {
+			refuse(&d.Process.Input, "process.input", "is for executor process only: an acp agent gets its task by the protocol")
+		}
+	}
+}
+
+func (s *service) check(refuse refusal) {
+	u, err := url.Parse(s.URL)
+	switch {
+	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
+		refuse(&s.URL, "http.url", "must be an http or https URL")
+	case u.User != nil:
+		refuse(&s.URL, "http.url", "must not hold a user or password; a secret goes into http.secretFile")
+	default:
+		refuse.line(&s.URL, "http.url", 1, maxDescription)
+	}
+	refuse.line(&s.SecretFile, "http.secretFile", 0, maxDescription)
+	if s.SecretFile != "" && !filepath.IsAbs(s.SecretFile) {
+		refuse(&s.SecretFile, "http.secretFile", "must be an absolute path")
 	}
 }
 

@@ -173,9 +173,20 @@ func TestPutNamesEveryFaultyField(t *testing.T) {
 		"many skills":           {func(a *registry.Agent) { a.Skills = many(65, "file-read") }, []string{"body.skills"}},
 		"an unknown skill":      {func(a *registry.Agent) { a.Skills = []string{"file-read", "teleport"} }, []string{"body.skills[1]"}},
 		"an unknown thinking":   {func(a *registry.Agent) { a.Thinking = "maximal" }, []string{"body.thinking"}},
-		"an unknown executor":   {func(a *registry.Agent) { a.Executor = "acp" }, []string{"body.executor"}},
+		"an unknown executor":   {func(a *registry.Agent) { a.Executor = "magic" }, []string{"body.executor"}},
 		"no process":            {func(a *registry.Agent) { a.Executor = registry.ExecutorProcess }, []string{"body.process"}},
 		"a process too many":    {func(a *registry.Agent) { a.Process = &registry.Process{Command: []string{"cat"}} }, []string{"body.process"}},
+		"no service":            {func(a *registry.Agent) { a.Executor = registry.ExecutorHTTP }, []string{"body.http"}},
+		"a service too many":    {func(a *registry.Agent) { a.HTTP = &registry.HTTP{URL: "https://a"} }, []string{"body.http"}},
+		"a service's password": {func(a *registry.Agent) {
+			a.Executor, a.HTTP = registry.ExecutorHTTP, &registry.HTTP{URL: "https://me:x@a"}
+		}, []string{"body.http.url"}},
+		"a service elsewhere": {func(a *registry.Agent) {
+			a.Executor, a.HTTP = registry.ExecutorHTTP, &registry.HTTP{URL: "file:///etc"}
+		}, []string{"body.http.url"}},
+		"a file of a worker's": {func(a *registry.Agent) {
+			a.Executor, a.HTTP = registry.ExecutorHTTP, &registry.HTTP{URL: "https://a", SecretFile: "/etc/passwd"}
+		}, []string{"body.http.secretFile"}},
 		"a faulty process": {func(a *registry.Agent) {
 			a.Executor = registry.ExecutorProcess
 			a.Process = &registry.Process{

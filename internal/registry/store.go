@@ -35,7 +35,13 @@ func (r *Registry) PutAgent(ctx context.Context, c policy.Caller, a Agent) (put 
 		return Agent{}, false, err
 	}
 	d := definitionOf(a)
-	if err := invalid(&d.ID, func(refuse refusal) { d.check(s.skills.byID, refuse) }); err != nil {
+	if err := invalid(&d.ID, func(refuse refusal) {
+		d.check(s.skills.byID, refuse)
+		if d.HTTP != nil && d.HTTP.SecretFile != "" {
+			// It would have a worker send any file of its machine anywhere.
+			refuse(&d.HTTP.SecretFile, "http.secretFile", "is for agents.yaml only")
+		}
+	}); err != nil {
 		return Agent{}, false, err
 	}
 	a = d.agent(SourceAPI)

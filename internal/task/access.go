@@ -33,11 +33,14 @@ type Recorder interface {
 
 // What the audit log says of the engine's actions.
 const (
-	resourceType = "task"
-	actionSubmit = "task.submit"
-	actionUpdate = "task.update"
-	actionCancel = "task.cancel"
-	actionClaim  = "task.claim"
+	resourceType    = "task"
+	actionSubmit    = "task.submit"
+	actionUpdate    = "task.update"
+	actionCancel    = "task.cancel"
+	actionClaim     = "task.claim"
+	actionAnswer    = "task.answer"
+	actionDecide    = "approval.decide"
+	actionAuthorize = "skill.authorize"
 )
 
 // wants is what the policies are asked before the task is submitted.

@@ -1,6 +1,7 @@
 package task
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -45,6 +46,8 @@ type Report struct {
 	Retryable bool
 	// Release gives the lease back with the work undone.
 	Release bool
+	// Reason names why a failed attempt did: timeout, silent, exit:75, ….
+	Reason string
 }
 
 // ReportEvent is one event of a Report.
@@ -68,6 +71,7 @@ type change struct {
 	errorText     *string
 	retryable     bool
 	release       bool
+	reason        string
 	events        []ReportEvent
 }
 
@@ -142,8 +146,24 @@ func (s *Service) Report(ctx context.Context, c policy.Caller, id, lease uuid.UU
 	case r.Status == Completed && r.Progress == nil:
 		ch.progress = clamped(new(100))
 	}
+	if r.Reason != "" && !reasonForm.MatchString(r.Reason) {
+		return fault.InvalidFields([]fault.Field{{Path: "body.reason", Message: "must be lower-case letters, digits, colons and dashes"}})
+	}
+	switch {
+	case r.Release:
+		ch.reason = ReasonReleased
+	case r.Status == Failed:
+		ch.reason = cmp.Or(r.Reason, "failed")
+	}
 	if ch.status != "" {
-		ch.events = append(ch.events, ReportEvent{Type: StatusEvent, Message: r.Message, Progress: ch.progress})
+		e := ReportEvent{Type: StatusEvent, Message: r.Message, Progress: ch.progress}
+		if ch.reason != "" {
+			var err error
+			if e.Data, err = json.Marshal(attemptData{Reason: ch.reason}); err != nil {
+				return fmt.Errorf("encode reason: %w", err)
+			}
+		}
+		ch.events = append(ch.events, e)
 	}
 	for i := range ch.events {
 		e := &ch.events[i]
@@ -194,7 +214,7 @@ func (p *Patch) check() error {
 			bad(text.field, "must have at most %d bytes, has %d", text.limit, len(*text.value))
 		}
 	}
-	if message := objectFault(p.Data, MaxDataBytes); message != "" {
+	if message := objectFault(p.Data); message != "" {
 		bad("data", "%s", message)
 	}
 	return fault.InvalidFields(found)
@@ -227,18 +247,17 @@ var changeSQL = `
 WITH before AS (
 	SELECT $1::uuid AS id, $2::uuid AS lease, $3::text AS user_id, $18::text AS project_id, $19::boolean AS all_projects, $4::text[] AS allowed, $5::text AS status,
 		$6::text AS waiting_reason, $7::int AS progress, $8::text AS output, $9::text AS error,
-		$10::boolean AS retryable, $11::boolean AS release, $12::int AS events, $20::boolean AS any_worker
+		$10::boolean AS retryable, $11::boolean AS release, $12::int AS events, $20::boolean AS any_worker, $21::text AS reason
 ), changed AS (
 	UPDATE tasks t SET
 		status = CASE
-			WHEN b.status = 'failed' AND b.retryable AND t.attempt < t.max_attempts THEN 'waiting'
+			WHEN r.again THEN 'waiting'
 			WHEN b.status = '' THEN t.status ELSE b.status END,
 		waiting_reason = CASE
-			WHEN b.status = 'failed' AND b.retryable AND t.attempt < t.max_attempts THEN 'retry'
+			WHEN r.again THEN 'retry'
 			WHEN b.status = '' THEN t.waiting_reason ELSE b.waiting_reason END,
 		run_after = CASE
-			WHEN b.status = 'failed' AND b.retryable AND t.attempt < t.max_attempts
-			THEN clock_timestamp() + least(2 ^ (t.attempt - 1), 300) * (0.8 + 0.4 * random()) * interval '1 second'
+			WHEN r.again THEN clock_timestamp() + least(2 ^ (t.attempt - 1), 300) * (0.8 + 0.4 * random()) * interval '1 second'
 			ELSE t.run_after END,
 		claimable = b.release,
 		tag = CASE WHEN b.release THEN least(t.tag, ` + nextSQL + `) ELSE t.tag END,
@@ -246,16 +265,20 @@ WITH before AS (
 		progress = coalesce(b.progress, t.progress),
 		output = coalesce(b.output, t.output),
 		error = coalesce(b.error, t.error),
+		status_reason = CASE WHEN b.status = '' THEN t.status_reason ELSE b.reason END,
 		started_at = CASE WHEN b.status IN ('planning', 'running') THEN coalesce(t.started_at, clock_timestamp()) ELSE t.started_at END,
 		completed_at = CASE
-			WHEN b.status = 'failed' AND b.retryable AND t.attempt < t.max_attempts THEN NULL
+			WHEN r.again THEN NULL
 			WHEN b.status IN ('completed', 'failed', 'cancelled') THEN clock_timestamp() END,
 		lease_token = CASE WHEN b.release OR b.status IN ('completed', 'failed', 'cancelled') THEN NULL ELSE t.lease_token END,
 		lease_expires_at = CASE WHEN b.release OR b.status IN ('completed', 'failed', 'cancelled') THEN NULL ELSE t.lease_expires_at END,
 		updated_at = clock_timestamp(),
 		last_seq = t.last_seq + b.events,
 		last_txid = greatest(t.last_txid, pg_current_xact_id())
-	FROM before b JOIN tasks was USING (id)
+	FROM before b JOIN tasks was USING (id) CROSS JOIN LATERAL (
+		SELECT b.status = 'failed' AND b.retryable AND was.attempt < was.max_attempts
+			AND (was.retry_on = '{}' OR b.reason = ANY (was.retry_on)) AS again
+	) r
 	WHERE t.id = b.id
 		AND CASE WHEN b.lease IS NULL
 			THEN t.dispatch = 'manual' AND t.user_id = b.user_id AND (b.all_projects OR t.project_id = b.project_id)
@@ -270,7 +293,7 @@ WITH before AS (
 		CASE WHEN e.type = 'status' OR $5 = '' THEN c.status ELSE c.was END, e.message, e.progress, e.data::json
 	FROM changed c, unnest($13::text[], $14::text[], $15::int[], $16::text[]) WITH ORDINALITY AS e (type, message, progress, data, place)
 ), audited AS (
-	` + audit.InsertSQL(21, `JOIN changed c ON true`, map[string]string{"project_id": "c.project_id"}) + `
+	` + audit.InsertSQL(22, `JOIN changed c ON true`, map[string]string{"project_id": "c.project_id"}) + `
 )
 SELECT ` + columns + ` FROM changed t`
 
@@ -297,7 +320,7 @@ func (s *Service) apply(ctx context.Context, ch change) (Task, error) {
 		batch.Queue(changeSQL, append([]any{
 			ch.id, ch.lease, ch.caller.UserID, ch.allowed(), ch.status,
 			ch.waitingReason, ch.progress, ch.output, ch.errorText, ch.retryable, ch.release, n,
-			types, messages, progress, data, MaxEvents, ch.caller.ProjectID, ch.caller.AllProjects, ownerOf(ch.caller) == "",
+			types, messages, progress, data, MaxEvents, ch.caller.ProjectID, ch.caller.AllProjects, ownerOf(ch.caller) == "", ch.reason,
 		}, audit.Args(ch.entries...)...)...).Query(func(rows pgx.Rows) (err error) {
 			t, err = pgx.CollectExactlyOneRow(rows, toTask)
 			return err

@@ -47,8 +47,9 @@ WITH RECURSIVE worker AS MATERIALIZED (
 	RETURNING ` + columns + `, t.last_txid, t.lease_token, t.lease_expires_at, p.turn, t.tag,
 		t.updated_at - greatest(p.updated_at, p.run_after) AS waited
 ), logged AS (
-	INSERT INTO task_events (task_id, seq, txid, created_at, type, status, message)
-	SELECT id, last_seq, last_txid, updated_at, 'status', status, 'attempt ' || attempt || ' on worker ' || $1::text FROM claimed
+	INSERT INTO task_events (task_id, seq, txid, created_at, type, status, message, data)
+	SELECT id, last_seq, last_txid, updated_at, 'status', status, 'attempt ' || attempt || ' on worker ' || $1::text,
+		json_build_object('attempt', attempt, 'worker', $1::text) FROM claimed
 ), advanced AS (
 	INSERT INTO turns (project_id, tag) SELECT project_id, max(tag) FROM claimed GROUP BY project_id
 	ON CONFLICT (project_id) DO UPDATE SET tag = greatest(turns.tag, excluded.tag)
@@ -115,11 +116,16 @@ func (s *Service) claim(ctx context.Context, c policy.Caller, workerID string, m
 	for i := range entries {
 		entries[i] = audit.NewEntry(c, actionClaim, resourceType, "", policy.Decision{Allowed: true, Reason: "offered to worker " + workerID})
 	}
-	for again := true; again && len(leases) < max; {
+	var work bool
+	b := &pgx.Batch{}
+	queuePresent(b, c, workerID, &draining, &work)
+	if err := s.pool.SendBatch(ctx, b).Close(); err != nil {
+		return nil, false, postgres.Fault(fmt.Errorf("claim: %w", err))
+	}
+	for again := work && !draining; again && len(leases) < max; {
 		again = false
 		b := &pgx.Batch{}
 		b.Queue(`SELECT pg_advisory_xact_lock($1)`, claimLock)
-		queuePresent(b, c, workerID, &draining)
 		b.Queue(claimSQL, append([]any{workerID, c.UserID, max - len(leases), s.lease}, audit.Args(entries...)...)...).Query(func(rows pgx.Rows) error {
 			all, err := pgx.CollectRows(rows, pgx.RowToStructByName[found])
 			for _, f := range all {
@@ -163,7 +169,7 @@ func (s *Service) stillAllowed(ctx context.Context, worker policy.Caller, leases
 			continue
 		default:
 			s.recorder.Record(ctx, audit.NewEntry(c, actionClaim, resourceType, l.ID.String(), d))
-			err = s.Report(ctx, worker, l.ID, l.LeaseToken, Report{Status: Failed, Error: "not allowed any more: " + d.Reason})
+			err = s.Report(ctx, worker, l.ID, l.LeaseToken, Report{Status: Failed, Reason: ReasonDenied, Error: "not allowed any more: " + d.Reason})
 		}
 		if err != nil {
 			s.log.WarnContext(ctx, "claimed task left to its lease's end", "task", l.ID, "error", err)
@@ -205,7 +211,7 @@ func (s *Service) Heartbeat(ctx context.Context, c policy.Caller, workerID strin
 // renew extends what is still held and returns the rest.
 func (s *Service) renew(ctx context.Context, c policy.Caller, workerID string, leases []uuid.UUID) (lost []uuid.UUID, err error) {
 	b := &pgx.Batch{}
-	queuePresent(b, c, workerID, new(bool))
+	queuePresent(b, c, workerID, new(bool), new(bool))
 	b.Queue(`
 		WITH held AS (
 			UPDATE tasks SET lease_expires_at = clock_timestamp() + $3::interval
@@ -235,14 +241,14 @@ WITH lost AS MATERIALIZED (
 		error = CASE WHEN t.leases_lost + 1 >= $1 THEN 'its worker was lost ' || $1 || ' times' ELSE t.error END,
 		completed_at = CASE WHEN t.leases_lost + 1 >= $1 THEN clock_timestamp() END,
 		claimable = t.leases_lost + 1 < $1, ` + requeueSQL + `,
-		leases_lost = t.leases_lost + 1, lease_token = NULL, lease_expires_at = NULL,
+		status_reason = 'worker-lost', leases_lost = t.leases_lost + 1, lease_token = NULL, lease_expires_at = NULL,
 		updated_at = clock_timestamp(),
 		last_seq = t.last_seq + 1, last_txid = greatest(t.last_txid, pg_current_xact_id())
 	FROM lost WHERE t.id = lost.id
 	RETURNING t.id, t.status, t.last_seq, t.last_txid, t.updated_at, t.worker_id
 ), logged AS (
-	INSERT INTO task_events (task_id, seq, txid, created_at, type, status, message)
-	SELECT id, last_seq, last_txid, updated_at, 'status', status, 'worker ' || worker_id || ' is gone' FROM changed
+	INSERT INTO task_events (task_id, seq, txid, created_at, type, status, message, data)
+	SELECT id, last_seq, last_txid, updated_at, 'status', status, 'worker ' || worker_id || ' is gone', '{"reason":"worker-lost"}' FROM changed
 )
 SELECT id, status, worker_id FROM changed`
 

@@ -2,6 +2,7 @@ package task
 
 import (
 	"context"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -18,3 +19,6 @@ func (s *Service) Collect(ctx context.Context) error { return s.collect(ctx) }
 
 // Retain forgets what is too old, now.
 func (s *Service) Retain(ctx context.Context, whole bool) error { return s.retain(ctx, whole) }
+
+// Sweep does what is due now.
+func (s *Service) Sweep(ctx context.Context) (next time.Duration, err error) { return s.sweep(ctx) }

@@ -14,8 +14,10 @@ import (
 )
 
 const (
-	// sweepInterval bounds how late an expired lease is noticed.
-	sweepInterval = 5 * time.Second
+	// sweepInterval is the longest that passes without a look at what is due. It
+	// is no longer than a lease, so that each is known before it runs out, and
+	// what comes then has a timer.
+	sweepInterval = 30 * time.Second
 	// lookInterval bounds how late a change is noticed whose signal was lost.
 	lookInterval = 2 * time.Second
 	// tidyInterval is how often partitions and leftovers are looked after.
@@ -39,7 +41,7 @@ func (s *Service) Prepare(ctx context.Context) error {
 }
 
 // Run keeps time-bound things going until ctx ends: leases that run out, tasks
-// whose time has come, partitions. Faults of the database are logged and tried
+// whose time has come, schedules, partitions. Faults of the database are logged and tried
 // again.
 func (s *Service) Run(ctx context.Context) error {
 	sweep := time.NewTimer(0)
@@ -80,11 +82,13 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 }
 
-// sweep takes expired leases away and offers tasks whose time has come. It
-// returns when to sweep next.
+// sweep takes expired leases away, offers tasks whose time has come, ends
+// questions that nobody answered in time and runs schedules. It returns when to
+// sweep next.
 func (s *Service) sweep(ctx context.Context) (time.Duration, error) {
 	var due int
-	var next *float64
+	var next, tick, bound, expiry, lease *float64
+	var queued bool
 	err := postgres.Retry(ctx, func() error {
 		return s.pool.QueryRow(ctx, `
 		WITH due AS (
@@ -96,22 +100,62 @@ func (s *Service) sweep(ctx context.Context) (time.Duration, error) {
 		SELECT (SELECT count(*) FROM due),
 			(SELECT extract(epoch FROM min(run_after) - clock_timestamp())::float8 FROM tasks
 			WHERE NOT claimable AND dispatch = 'auto' AND blocked_by = 0 AND parked_by = ''
-				AND (status = 'pending' OR waiting_reason = 'retry') AND run_after > clock_timestamp())`).Scan(&due, &next)
+				AND (status = 'pending' OR waiting_reason = 'retry') AND run_after > clock_timestamp()),
+			(SELECT extract(epoch FROM min(next_at) - clock_timestamp())::float8 FROM schedules WHERE next_at IS NOT NULL),
+			EXISTS (SELECT FROM schedules s WHERE s.queued_at IS NOT NULL AND `+readySQL+`),
+			(SELECT extract(epoch FROM min(at) - clock_timestamp())::float8 FROM (
+				(SELECT expires_at AS at FROM tasks WHERE expires_at IS NOT NULL AND status = 'pending' ORDER BY 1 LIMIT 1)
+				UNION ALL
+				(SELECT deadline_at FROM tasks WHERE deadline_at IS NOT NULL AND completed_at IS NULL ORDER BY 1 LIMIT 1)
+			) bounds),
+			(SELECT extract(epoch FROM min(expires_at) - clock_timestamp())::float8 FROM questions WHERE status = 'open'),
+			(SELECT extract(epoch FROM min(lease_expires_at) - clock_timestamp())::float8 FROM tasks WHERE lease_token IS NOT NULL)`).
+			Scan(&due, &next, &tick, &queued, &bound, &expiry, &lease)
 	})
 	if err != nil {
-		return sweepInterval, fmt.Errorf("offer tasks whose time has come: %w", err)
+		return min(s.lease, sweepInterval), fmt.Errorf("offer tasks whose time has come: %w", err)
 	}
 	if due > 0 {
 		s.bus.Publish(stream.Signal{Topic: stream.WorkReady})
 	}
-	wait := sweepInterval
-	if next != nil {
-		wait = min(wait, time.Duration(*next*float64(time.Second))+time.Millisecond)
+	wait := min(s.lease, sweepInterval)
+	for _, seconds := range []*float64{next, expiry} {
+		if seconds != nil {
+			wait = min(wait, max(0, time.Duration(*seconds*float64(time.Second)))+time.Millisecond)
+		}
 	}
 	if s.parked.Load() { // signals can be lost
 		poke(s.unparkSoon)
 	}
-	return wait, s.loseLeases(ctx, expireSQL, maxLeasesLost)
+	var faults []error
+	if expiry != nil && *expiry <= 0 {
+		faults = append(faults, s.expireQuestions(ctx))
+	}
+	switch {
+	case queued || tick != nil && *tick <= 0:
+		some, err := s.runDue(ctx)
+		faults = append(faults, err)
+		if some {
+			wait = 0 // until nothing is due, and the time of the next tick is known
+		}
+	case tick != nil:
+		wait = min(wait, time.Duration(*tick*float64(time.Second))+time.Millisecond)
+	}
+	switch {
+	case bound != nil && *bound <= 0:
+		faults = append(faults, s.endOverdue(ctx))
+		wait = 0 // until the time of the next one is known
+	case bound != nil:
+		wait = min(wait, time.Duration(*bound*float64(time.Second))+time.Millisecond)
+	}
+	switch {
+	case lease != nil && *lease <= 0:
+		faults = append(faults, s.loseLeases(ctx, expireSQL, maxLeasesLost))
+		wait = 0 // until the time of the next one is known
+	case lease != nil:
+		wait = min(wait, time.Duration(*lease*float64(time.Second))+time.Millisecond)
+	}
+	return wait, errors.Join(faults...)
 }
 
 // look tells this process of the tasks that changed since the transaction that

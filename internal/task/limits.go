@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"time"
 	"unicode/utf8"
 
 	"github.com/coderclaw/runtime/internal/fault"
@@ -14,7 +15,6 @@ import (
 const (
 	MaxDescriptionChars = 2000
 	MaxInputBytes       = 256 << 10
-	MaxMetadataBytes    = 64 << 10
 	MaxLabels           = 64
 	MaxLabelBytes       = 256 // of a key, and of a value
 	MaxIDBytes          = 128 // of agents, skills, sessions and projects
@@ -24,13 +24,14 @@ const (
 	MaxTimeoutSeconds   = 7 * 24 * 3600
 	MaxAttempts         = 100
 	MaxBatch            = 1000
+	MaxRetryReasons     = 64
 	MaxConcurrency      = 10_000 // of a concurrency key
 	MaxKeyBytes         = 255
 	MaxOutputBytes      = 1 << 20
 	MaxErrorBytes       = 64 << 10
 	MaxMessageBytes     = 16 << 10
-	MaxDataBytes        = 64 << 10
-	MaxEvents           = 100_000 // of one task, status events excepted
+	MaxDataBytes        = 64 << 10 // of data and of metadata
+	MaxEvents           = 100_000  // of one task, status events excepted
 
 	MaxArtifacts         = 1000 // of one task
 	MaxArtifactNameChars = 200
@@ -45,6 +46,9 @@ const (
 )
 
 var thinkingLevels = []string{"", "off", "minimal", "low", "medium", "high"}
+
+// reasonForm is how workers name why an attempt failed.
+var reasonForm = regexp.MustCompile(`^[a-z][a-z0-9:-]{0,63}$`)
 
 var idForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:@/+-]*$`)
 
@@ -88,11 +92,24 @@ func (n *New) faults(at string) []fault.Field {
 	if n.TimeoutSeconds < 0 || n.TimeoutSeconds > MaxTimeoutSeconds {
 		bad("timeoutSeconds", "must be between 0 and %d", MaxTimeoutSeconds)
 	}
+	if n.SilenceSeconds < 0 || n.SilenceSeconds > MaxTimeoutSeconds {
+		bad("silenceSeconds", "must be between 0 and %d", MaxTimeoutSeconds)
+	}
+	if len(n.RetryOn) > MaxRetryReasons {
+		bad("retryOn", "must name at most %d reasons, names %d", MaxRetryReasons, len(n.RetryOn))
+	}
+	for i, reason := range n.RetryOn {
+		if !reasonForm.MatchString(reason) {
+			bad(fmt.Sprintf("retryOn[%d]", i), "must be a reason such as exit:75, timeout or silent")
+		}
+	}
 	if n.MaxAttempts < 1 || n.MaxAttempts > MaxAttempts {
 		bad("maxAttempts", "must be between 1 and %d", MaxAttempts)
 	}
-	if n.RunAfter != nil && (n.RunAfter.UTC().Year() < 1970 || n.RunAfter.UTC().Year() > 9999) {
-		bad("runAfter", "must be a time between 1970 and 9999")
+	for field, at := range map[string]*time.Time{"runAfter": n.RunAfter, "expiresAt": n.ExpiresAt, "deadlineAt": n.DeadlineAt} {
+		if at != nil && (at.UTC().Year() < 1970 || at.UTC().Year() > 9999) {
+			bad(field, "must be a time between 1970 and 9999")
+		}
 	}
 	if len(n.DependsOn) > MaxDependencies {
 		bad("dependsOn", "must name at most %d tasks, names %d", MaxDependencies, len(n.DependsOn))
@@ -102,7 +119,7 @@ func (n *New) faults(at string) []fault.Field {
 			bad(field, "%s", message)
 		}
 	}
-	if message := objectFault(n.Metadata, MaxMetadataBytes); message != "" {
+	if message := objectFault(n.Metadata); message != "" {
 		bad("metadata", "%s", message)
 	}
 	return found
@@ -122,13 +139,13 @@ func labelsFault(labels map[string]string) string {
 }
 
 // objectFault says what is wrong with data as an optional JSON object of at
-// most limit bytes, or "".
-func objectFault(data json.RawMessage, limit int) string {
+// most MaxDataBytes, or "".
+func objectFault(data json.RawMessage) string {
 	switch {
 	case data == nil:
 		return ""
-	case len(data) > limit:
-		return fmt.Sprintf("must have at most %d bytes, has %d", limit, len(data))
+	case len(data) > MaxDataBytes:
+		return fmt.Sprintf("must have at most %d bytes, has %d", MaxDataBytes, len(data))
 	case !json.Valid(data) || data[0] != '{':
 		return "must be a JSON object"
 	}

@@ -22,9 +22,16 @@ type Filter struct {
 	SessionID    string
 	ProjectID    string
 	ParentTaskID *uuid.UUID
+	ScheduleID   *uuid.UUID
 	Labels       map[string]string // all of them
 	CreatedAfter time.Time
 	Query        string // part of the description, in any case
+}
+
+// empty reports whether f selects all.
+func (f Filter) empty() bool {
+	return len(f.Status) == 0 && f.AgentID == "" && f.SessionID == "" && f.ProjectID == "" && f.ParentTaskID == nil &&
+		len(f.Labels) == 0 && f.CreatedAfter.IsZero() && f.Query == ""
 }
 
 // Matches reports whether c sees the entry and the filter selects it, whose
@@ -36,6 +43,7 @@ func (f Filter) Matches(c policy.Caller, e LogEntry) bool {
 		f.SessionID != "" && t.SessionID != f.SessionID ||
 		f.ProjectID != "" && t.ProjectID != f.ProjectID ||
 		f.ParentTaskID != nil && (t.ParentTaskID == nil || *t.ParentTaskID != *f.ParentTaskID) ||
+		f.ScheduleID != nil && (t.ScheduleID == nil || *t.ScheduleID != *f.ScheduleID) ||
 		!t.TaskCreated.After(f.CreatedAfter) && !f.CreatedAfter.IsZero() {
 		return false
 	}
@@ -62,6 +70,9 @@ func (s *Service) Get(ctx context.Context, c policy.Caller, id uuid.UUID) (t Tas
 	}
 	return t, nil
 }
+
+// bytes is how much the task holds of what can be large.
+func (t *Task) bytes() int { return len(t.Input) + len(t.Output) + len(t.Error) + len(t.Metadata) }
 
 // maxListBytes bounds what one page holds of inputs, outputs and metadata.
 const maxListBytes = 8 << 20
@@ -98,6 +109,9 @@ func (s *Service) List(ctx context.Context, c policy.Caller, f Filter, before uu
 	if f.ParentTaskID != nil {
 		add("t.parent_task_id = @parent", "parent", *f.ParentTaskID)
 	}
+	if f.ScheduleID != nil {
+		add("t.schedule_id = @schedule", "schedule", *f.ScheduleID)
+	}
 	if len(f.Labels) > 0 {
 		labels, err := json.Marshal(f.Labels)
 		if err != nil {
@@ -123,7 +137,7 @@ func (s *Service) List(ctx context.Context, c policy.Caller, f Filter, before uu
 				return err
 			}
 			tasks = append(tasks, t)
-			bytes += len(t.Input) + len(t.Output) + len(t.Error) + len(t.Metadata)
+			bytes += t.bytes()
 		}
 		return rows.Err()
 	})

@@ -107,6 +107,7 @@ type Attributes struct {
 	ProjectID    string
 	UserID       string
 	ParentTaskID *uuid.UUID
+	ScheduleID   *uuid.UUID
 	Labels       map[string]string
 	Description  string
 	TaskCreated  time.Time
@@ -140,7 +141,7 @@ func (s *Service) ReadLog(ctx context.Context, after Position) (entries []LogEnt
 	// One statement has one snapshot: the horizon is that of the rows it sees.
 	rows, err := s.pool.Query(ctx, `
 		WITH horizon AS MATERIALIZED (SELECT pg_snapshot_xmin(pg_current_snapshot()) AS txid)
-		SELECT `+eventColumns+`, e.txid, e.position, t.agent_id, t.session_id, t.project_id, t.user_id, t.parent_task_id,
+		SELECT `+eventColumns+`, e.txid, e.position, t.agent_id, t.session_id, t.project_id, t.user_id, t.parent_task_id, t.schedule_id,
 			t.labels, t.description, t.created_at AS task_created, e.bytes, e.txid >= (SELECT txid FROM horizon) AS unsettled
 		FROM (
 			SELECT *, (`+withinBytes+`(ORDER BY txid, position))::bigint AS bytes, row_number() OVER (ORDER BY txid, position) AS place FROM (

@@ -80,9 +80,16 @@ type Service struct {
 	parked      atomic.Bool   // whether limits hold tasks back, as far as is known
 	recheckSoon chan struct{} // poked when rights or policies have changed
 
-	mu       sync.Mutex
-	work     map[chan struct{}]struct{} // waiting claims
-	leases   map[chan struct{}]string   // waiting heartbeats and their workers
+	mu            sync.Mutex
+	work          map[chan struct{}]struct{}            // waiting claims
+	leases        map[chan struct{}]string              // waiting heartbeats and their workers
+	asking        map[string]map[chan struct{}]struct{} // who waits for answers, by task
+	serving       sync.Mutex                            // guards the next three
+	served        []string
+	servedAt      int64 // workerChanges when it was read
+	servedUntil   time.Time
+	workerChanges atomic.Int64 // heard of
+
 	counting sync.Mutex
 	counted  Counts // the last count, good until countEnd
 	countEnd time.Time
@@ -106,7 +113,7 @@ func NewService(pool *pgxpool.Pool, o Options) *Service {
 		pool: pool, agents: o.Agents, access: o.Access, submitters: o.Submitters, recorder: o.Recorder, bus: o.Bus, log: o.Log, lease: o.Lease, shared: o.Shared, claimed: o.Claimed,
 		contents: o.Contents, maxArtifact: o.MaxArtifact, maxArtifacts: o.MaxArtifacts, retention: o.Retention,
 		work:   map[chan struct{}]struct{}{},
-		leases: map[chan struct{}]string{}, sweepSoon: make(chan struct{}, 1), recheckSoon: make(chan struct{}, 1), unparkSoon: make(chan struct{}, 1),
+		leases: map[chan struct{}]string{}, asking: map[string]map[chan struct{}]struct{}{}, sweepSoon: make(chan struct{}, 1), recheckSoon: make(chan struct{}, 1), unparkSoon: make(chan struct{}, 1),
 	}
 	s.inserts.flush = s.flushInserts
 	o.Bus.Subscribe(s.hear)
@@ -120,8 +127,12 @@ func (s *Service) hear(sig stream.Signal) {
 	if sig.Topic == stream.TasksParked || sig.Topic == stream.Resync {
 		s.parked.Store(true)
 	}
+	if sig.Topic == stream.WorkersChanged || sig.Topic == stream.Resync {
+		s.workerChanges.Add(1)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.wakeAsking(sig)
 	if sig.Topic == stream.WorkReady || sig.Topic == stream.Resync {
 		for ch := range s.work {
 			poke(ch)

@@ -32,7 +32,7 @@ WITH RECURSIVE ended AS (
 		SELECT task_id FROM task_dependencies WHERE depends_on_id = doomed.id OFFSET 0
 	) d
 ), failed AS (
-	UPDATE tasks t SET status = 'failed', claimable = false, completed_at = clock_timestamp(), updated_at = clock_timestamp(),
+	UPDATE tasks t SET status = 'failed', status_reason = 'dependency', claimable = false, completed_at = clock_timestamp(), updated_at = clock_timestamp(),
 		error = 'task ' || d.because || ', which this one depends on, did not complete',
 		last_seq = t.last_seq + 1, last_txid = greatest(t.last_txid, pg_current_xact_id())
 	FROM (SELECT id, min(because::text) AS because FROM doomed GROUP BY id) d

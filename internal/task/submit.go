@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -43,10 +44,16 @@ type New struct {
 	ConcurrencyLimit int
 	RunAfter         *time.Time
 	TimeoutSeconds   int
-	MaxAttempts      int // default: 1
+	ExpiresAt        *time.Time // fails if nothing has begun by then
+	DeadlineAt       *time.Time // fails if it has not ended by then
+	SilenceSeconds   int        // how long an agent may say nothing; 0: any time
+	RetryOn          []string   // the reasons of failures that are tried again; none: all that may be
+	MaxAttempts      int        // default: 1
 	Labels           map[string]string
 	Requires         map[string]string // labels that its worker must have
-	Metadata         json.RawMessage
+	Metadata         json.RawMessage   `json:",omitempty"` // none would be read back as null
+	// RetryOf is the task that it does again.
+	RetryOf *uuid.UUID `json:",omitempty"`
 	// By is the permission that submitting it takes. Default: task:submit.
 	By policy.Permission
 }
@@ -168,9 +175,10 @@ func (n *New) setDefaults() {
 	if n.MaxAttempts == 0 {
 		n.MaxAttempts = 1
 	}
-	if n.RunAfter != nil {
-		utc := n.RunAfter.UTC()
-		n.RunAfter = &utc
+	for _, at := range []**time.Time{&n.RunAfter, &n.ExpiresAt, &n.DeadlineAt} {
+		if *at != nil {
+			*at = new((*at).UTC())
+		}
 	}
 	var once []uuid.UUID
 	for _, d := range n.DependsOn {
@@ -187,8 +195,9 @@ func (n *New) task(id uuid.UUID, userID string) Task {
 		Description: n.Description, Input: n.Input, AgentID: n.AgentID, SkillID: n.SkillID,
 		Model: n.Model, Thinking: n.Thinking, SessionID: n.SessionID, ProjectID: n.ProjectID,
 		ParentTaskID: n.ParentTaskID, DependsOn: n.DependsOn, Dispatch: n.Dispatch, Priority: n.Priority, ConcurrencyKey: n.ConcurrencyKey, ConcurrencyLimit: n.ConcurrencyLimit,
-		RunAfter: n.RunAfter, TimeoutSeconds: n.TimeoutSeconds, MaxAttempts: n.MaxAttempts,
-		Labels: n.Labels, Requires: labelsOf(n.Requires), Metadata: n.Metadata,
+		RunAfter: n.RunAfter, TimeoutSeconds: n.TimeoutSeconds, ExpiresAt: n.ExpiresAt, DeadlineAt: n.DeadlineAt,
+		SilenceSeconds: n.SilenceSeconds, RetryOn: append([]string{}, n.RetryOn...), MaxAttempts: n.MaxAttempts,
+		Labels: n.Labels, Requires: labelsOf(n.Requires), Metadata: n.Metadata, RetryOf: n.RetryOf,
 	}
 }
 
@@ -205,7 +214,7 @@ func (s *Service) announce(tasks []Task) {
 		signals = append(signals, stream.Signal{Topic: stream.WorkReady})
 	}
 	s.bus.Publish(signals...)
-	if slices.ContainsFunc(tasks, func(t Task) bool { return t.RunAfter != nil }) {
+	if slices.ContainsFunc(tasks, func(t Task) bool { return t.RunAfter != nil || t.ExpiresAt != nil || t.DeadlineAt != nil }) {
 		poke(s.sweepSoon)
 	}
 }
@@ -224,7 +233,7 @@ func (s *Service) insert(ctx context.Context, c policy.Caller, tasks []Task, new
 			relatives = append(relatives, *t.ParentTaskID)
 		}
 	}
-	if len(relatives) == 0 && len(tasks) == 1 {
+	if len(relatives) == 0 && len(tasks) == 1 && tasks[0].RetryOf == nil {
 		return s.insertShared(ctx, news[0])
 	}
 	err := postgres.InTx(ctx, s.pool, func(tx pgx.Tx) error {
@@ -235,12 +244,18 @@ func (s *Service) insert(ctx context.Context, c policy.Caller, tasks []Task, new
 		if err := checkRelatives(tasks, at, known); err != nil {
 			return err
 		}
+		if err := checkTree(ctx, tx, tasks, at); err != nil {
+			return err
+		}
 		if err := insertTasks(ctx, tx, news, known); err != nil {
 			return err
 		}
 		for _, n := range news {
 			if n.err != nil {
 				return n.err // all or none
+			}
+			if err := n.task.link(ctx, tx); err != nil {
+				return err
 			}
 		}
 		return nil
@@ -376,19 +391,22 @@ var insertSQL = `
 WITH input AS (
 	SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
 		$8::text[], $9::text[], $10::uuid[], $11::text[], $12::text[], $13::int[], $14::timestamptz[], $15::int[],
-		$16::int[], $17::text[], $18::text[], $19::int[], $20::text[], $21::text[], $22::int[], $23::bytea[], $24::text[], $26::text[], $27::int[])
+		$16::int[], $17::text[], $18::text[], $19::int[], $20::text[], $21::text[], $22::int[], $23::bytea[], $24::text[], $26::text[], $27::int[], $28::uuid[], $29::timestamptz[], $30::timestamptz[], $31::int[], $32::text[])
 	AS i (id, description, input, agent_id, skill_id, model, thinking,
 		session_id, project_id, parent_task_id, depends_on, dispatch, priority, run_after, timeout_seconds,
-		max_attempts, labels, metadata, blocked_by, user_id, key, index, hash, requires, concurrency_key, concurrency_limit)
+		max_attempts, labels, metadata, blocked_by, user_id, key, index, hash, requires, concurrency_key, concurrency_limit, schedule_id,
+		expires_at, deadline_at, silence_seconds, retry_on)
 ), ` + queuesSQL + `, inserted AS (
 	INSERT INTO tasks (id, status, description, input, agent_id, skill_id, model, thinking,
 		session_id, project_id, parent_task_id, depends_on, dispatch, priority, run_after, timeout_seconds,
-		max_attempts, labels, metadata, blocked_by, requires, concurrency_key, concurrency_limit, tag, rank,
+		max_attempts, labels, metadata, blocked_by, requires, concurrency_key, concurrency_limit, tag, rank, schedule_id,
+		expires_at, deadline_at, silence_seconds, retry_on,
 		claimable, user_id, idempotency_key, idempotency_index, idempotency_hash,
 		created_at, updated_at, last_seq, last_txid)
 	SELECT id, 'pending', description, input, agent_id, skill_id, model, thinking,
 		session_id, project_id, parent_task_id, depends_on::uuid[], dispatch, priority, run_after, timeout_seconds,
-		max_attempts, labels::jsonb, metadata::json, blocked_by, requires::jsonb, concurrency_key, concurrency_limit, tag, tag - ` + strconv.Itoa(priorityWorth) + ` * priority,
+		max_attempts, labels::jsonb, metadata::json, blocked_by, requires::jsonb, concurrency_key, concurrency_limit, tag, tag - ` + strconv.Itoa(priorityWorth) + ` * priority, schedule_id,
+		expires_at, deadline_at, silence_seconds, retry_on::text[],
 		dispatch = 'auto' AND blocked_by = 0 AND (run_after IS NULL OR run_after <= now()),
 		user_id, nullif(key, ''), CASE WHEN key <> '' THEN index END, hash,
 		now(), now(), 1, pg_current_xact_id()
@@ -403,7 +421,7 @@ WITH input AS (
 	SELECT DISTINCT d, id FROM inserted, unnest(depends_on) AS d
 	WHERE d <> ALL ($25::uuid[])
 ), audited AS (
-	` + audit.InsertSQL(28, `WHERE entry.resource_id IN (SELECT id::text FROM inserted)`, nil) + `
+	` + audit.InsertSQL(33, `WHERE entry.resource_id IN (SELECT id::text FROM inserted)`, nil) + `
 )
 SELECT id, created_at FROM inserted`
 
@@ -417,13 +435,13 @@ type querier interface {
 func insertTasks(ctx context.Context, db querier, news []*insertion, known map[uuid.UUID]relative) error {
 	n := len(news)
 	ids := make([]uuid.UUID, n)
-	parents := make([]*uuid.UUID, n)
-	runAfter := make([]*time.Time, n)
+	parents, schedules := make([]*uuid.UUID, n), make([]*uuid.UUID, n)
+	runAfter, expiries, deadlines := make([]*time.Time, n), make([]*time.Time, n), make([]*time.Time, n)
 	metadata := make([]*string, n)
 	hashes := make([][]byte, n)
-	numbers := make([]int, 6*n)
-	priority, timeout, attempts, blocked, index, atOnce := numbers[:n], numbers[n:2*n], numbers[2*n:3*n], numbers[3*n:4*n], numbers[4*n:5*n], numbers[5*n:]
-	text := make([][]string, 15)
+	numbers := make([]int, 7*n)
+	priority, timeout, attempts, blocked, index, atOnce, silence := numbers[:n], numbers[n:2*n], numbers[2*n:3*n], numbers[3*n:4*n], numbers[4*n:5*n], numbers[5*n:6*n], numbers[6*n:]
+	text := make([][]string, 16)
 	for i := range text {
 		text[i] = make([]string, n)
 	}
@@ -432,8 +450,9 @@ func insertTasks(ctx context.Context, db querier, news []*insertion, known map[u
 	for i, in := range news {
 		t := in.task
 		entries[i] = in.entry
-		ids[i], parents[i], runAfter[i], hashes[i], index[i] = t.ID, t.ParentTaskID, t.RunAfter, in.hash, in.index
-		priority[i], timeout[i], attempts[i], atOnce[i] = t.Priority, t.TimeoutSeconds, t.MaxAttempts, t.ConcurrencyLimit
+		ids[i], parents[i], runAfter[i], schedules[i], hashes[i], index[i] = t.ID, t.ParentTaskID, t.RunAfter, t.ScheduleID, in.hash, in.index
+		priority[i], timeout[i], attempts[i], atOnce[i], silence[i] = t.Priority, t.TimeoutSeconds, t.MaxAttempts, t.ConcurrencyLimit, t.SilenceSeconds
+		expiries[i], deadlines[i] = t.ExpiresAt, t.DeadlineAt
 		for _, d := range t.DependsOn {
 			if known[d].Status == Completed {
 				settled = append(settled, d)
@@ -455,7 +474,7 @@ func insertTasks(ctx context.Context, db querier, news []*insertion, known map[u
 		}
 		for f, v := range [...]string{
 			t.Description, t.Input, t.AgentID, t.SkillID, t.Model, t.Thinking, t.SessionID, t.ProjectID,
-			arrayLiteral(t.DependsOn), string(t.Dispatch), labels, t.UserID, in.key, requires, t.ConcurrencyKey,
+			arrayLiteral(t.DependsOn), string(t.Dispatch), labels, t.UserID, in.key, requires, t.ConcurrencyKey, textArrayLiteral(t.RetryOn),
 		} {
 			text[f][i] = v
 		}
@@ -463,7 +482,8 @@ func insertTasks(ctx context.Context, db querier, news []*insertion, known map[u
 	rows, err := db.Query(ctx, insertSQL, append([]any{
 		ids, text[0], text[1], text[2], text[3], text[4], text[5],
 		text[6], text[7], parents, text[8], text[9], priority, runAfter, timeout,
-		attempts, text[10], metadata, blocked, text[11], text[12], index, hashes, text[13], settled, text[14], atOnce,
+		attempts, text[10], metadata, blocked, text[11], text[12], index, hashes, text[13], settled, text[14], atOnce, schedules,
+		expiries, deadlines, silence, text[15],
 	}, audit.Args(entries...)...)...)
 	if err != nil {
 		return audit.Fault(fmt.Errorf("insert tasks: %w", err))
@@ -509,6 +529,9 @@ func arrayLiteral(ids []uuid.UUID) string {
 	b.WriteByte('}')
 	return b.String()
 }
+
+// textArrayLiteral is arrayLiteral for reasons, which need no quotes.
+func textArrayLiteral(reasons []string) string { return "{" + strings.Join(reasons, ",") + "}" }
 
 // requestHash identifies what was asked for, however it was spelt in JSON.
 func requestHash(kind string, batch []New) ([]byte, error) {

@@ -86,7 +86,7 @@ func TestLimitsAreNamedWithTheirField(t *testing.T) {
 		"labels ":        {Labels: map[string]string{"": "x"}},
 		"labels  ":       {Labels: map[string]string{"x": strings.Repeat("y", task.MaxLabelBytes+1)}},
 		"metadata":       {Metadata: json.RawMessage(`[]`)},
-		"metadata ":      {Metadata: json.RawMessage(`{"x":"` + strings.Repeat("y", task.MaxMetadataBytes) + `"}`)},
+		"metadata ":      {Metadata: json.RawMessage(`{"x":"` + strings.Repeat("y", task.MaxDataBytes) + `"}`)},
 		"dependsOn":      {DependsOn: manyIDs(task.MaxDependencies + 1)},
 		"dependsOn[0]":   {DependsOn: manyIDs(1)},
 		"parentTaskId":   {ParentTaskID: &manyIDs(1)[0]},

@@ -48,7 +48,12 @@ func (r *rights) Decide(_ context.Context, c policy.Caller, req policy.Request) 
 	if d, ok := r.forbids[req.AgentID]; ok {
 		return d, nil
 	}
-	return policy.Authorize(c, req.Permission), nil
+	if req.SkillID == "denied-skill" {
+		return policy.Decision{Layer: policy.LayerSkill, Reason: "skill denied-skill is denied"}, nil
+	}
+	d := policy.Authorize(c, req.Permission)
+	d.Approval = d.Allowed && req.SkillID == "dangerous-skill"
+	return d, nil
 }
 
 func (r *rights) Submitter(_ context.Context, userID, sessionID, projectID string) (policy.Caller, error) {

@@ -29,6 +29,9 @@ const (
 	// forgetAfter is how long a worker that has gone is still listed.
 	forgetAfter = 24 * time.Hour
 
+	// servedFor is how long it is remembered which agents workers can run.
+	servedFor = 30 * time.Second
+
 	maxWorkerAgents   = 1000
 	maxWorkerCapacity = 10_000
 )
@@ -199,8 +202,15 @@ func (s *Service) workers(ctx context.Context, owner, id string) ([]Worker, erro
 }
 
 // Served returns the ids of the agents that workers other than a server's own
-// are there to run.
+// are there to run, as of the last half minute or of the last change that was
+// heard of.
 func (s *Service) Served(ctx context.Context) ([]string, error) {
+	s.serving.Lock()
+	defer s.serving.Unlock()
+	if s.servedAt == s.workerChanges.Load() && time.Now().Before(s.servedUntil) {
+		return s.served, nil
+	}
+	changes := s.workerChanges.Load()
 	rows, err := s.pool.Query(ctx, `
 		SELECT DISTINCT a FROM workers, unnest(agents) AS a
 		WHERE NOT draining AND last_seen_at > clock_timestamp() - $1::interval AND (only_agents IS NULL OR a = ANY (only_agents))`, presence)
@@ -211,6 +221,7 @@ func (s *Service) Served(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, postgres.Fault(fmt.Errorf("list served agents: %w", err))
 	}
+	s.served, s.servedAt, s.servedUntil = served, changes, time.Now().Add(servedFor)
 	return served, nil
 }
 
@@ -269,19 +280,20 @@ func (s *Service) forgetWorkers(ctx context.Context) error {
 	return nil
 }
 
-// presentSQL returns whether the worker drains, and no row if there is none of
-// that principal's. It notes that the worker was heard of.
+// presentSQL returns whether the worker drains and whether any task can be
+// claimed, and no row if there is no such worker of that principal's. It notes
+// that the worker was heard of.
 const presentSQL = `
 WITH seen AS (
 	UPDATE workers SET last_seen_at = clock_timestamp()
 	WHERE id = $1 AND owner = $2 AND last_seen_at < clock_timestamp() - $3::interval
 )
-SELECT draining FROM workers WHERE id = $1 AND owner = $2`
+SELECT draining, EXISTS (SELECT FROM tasks WHERE claimable) FROM workers WHERE id = $1 AND owner = $2`
 
 // queuePresent adds presentSQL to a batch.
-func queuePresent(b *pgx.Batch, c policy.Caller, workerID string, draining *bool) {
+func queuePresent(b *pgx.Batch, c policy.Caller, workerID string, draining, work *bool) {
 	b.Queue(presentSQL, workerID, c.UserID, seenInterval).QueryRow(func(row pgx.Row) error {
-		err := row.Scan(draining)
+		err := row.Scan(draining, work)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return noWorker(workerID)
 		}

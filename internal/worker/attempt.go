@@ -16,6 +16,7 @@ import (
 var (
 	errNotRenewed = errors.New("the lease could not be renewed in time")
 	errTimedOut   = errors.New("timed out")
+	errSilent     = errors.New("silent")
 )
 
 // attempt runs one lease to its end. talking bounds what is said to the server
@@ -69,7 +70,11 @@ func (w *Worker) carryOut(run, leased context.Context, l api.Lease, r reporter, 
 
 	files := newFiles(w.MaxArtifact, r.put)
 	defer files.discard()
-	sink := newSink(run, files, func(events []api.ReportEvent) error { return r.report(leased, api.Report{Events: events}) })
+	run, endRun := context.WithCancelCause(run)
+	defer endRun(nil)
+	quiet := newSilence(l.Task.SilenceSeconds, func() { endRun(errSilent) })
+	defer quiet.stop()
+	sink := newSink(run, r, files, quiet, func(events []api.ReportEvent) error { return r.report(leased, api.Report{Events: events}) })
 	flushing, stopFlushing := context.WithCancel(leased)
 	var flush sync.WaitGroup
 	flush.Go(func() { sink.flush(flushing) })
@@ -142,13 +147,15 @@ func outcome(run context.Context, t api.Task, output string, err error) api.Repo
 		output = bounded(output, maxOutput)
 		return api.Report{Status: api.TaskCompleted, Output: &output}
 	case errors.As(err, &failure):
-		return api.Report{Status: api.TaskFailed, Error: bounded(failure.Message, maxError), Retryable: failure.Retryable}
+		return api.Report{Status: api.TaskFailed, Error: bounded(failure.Message, maxError), Reason: failure.Reason, Retryable: failure.Retryable}
 	case errors.As(err, &crash):
 		return api.Report{Status: api.TaskFailed, Error: bounded(crash.Error(), maxError)}
 	case errors.Is(context.Cause(run), errStopped):
 		return api.Report{Release: true, Message: errStopped.Error()}
 	case errors.Is(context.Cause(run), errTimedOut):
-		return api.Report{Status: api.TaskFailed, Error: fmt.Sprintf("timed out after %d s", t.TimeoutSeconds), Retryable: true}
+		return api.Report{Status: api.TaskFailed, Error: fmt.Sprintf("timed out after %d s", t.TimeoutSeconds), Reason: "timeout", Retryable: true}
+	case errors.Is(context.Cause(run), errSilent):
+		return api.Report{Status: api.TaskFailed, Error: fmt.Sprintf("said nothing for %d s", t.SilenceSeconds), Reason: "silent", Retryable: true}
 	}
 	return api.Report{Status: api.TaskFailed, Error: "internal error of the worker; its log tells more", Retryable: true}
 }

@@ -48,6 +48,24 @@ func (r Remote) PutArtifact(ctx context.Context, taskID, leaseToken, name, conte
 	return Told(err)
 }
 
+// Ask is as in Server.
+func (r Remote) Ask(ctx context.Context, taskID, leaseToken string, q api.NewQuestion) (api.Question, error) {
+	asked, err := r.Client.Ask(ctx, taskID, leaseToken, q)
+	return asked, Told(err)
+}
+
+// Question is as in Server.
+func (r Remote) Question(ctx context.Context, taskID, leaseToken, questionID string, waitSeconds int) (api.Question, error) {
+	q, err := r.Client.Question(ctx, taskID, leaseToken, questionID, waitSeconds)
+	return q, Told(err)
+}
+
+// Authorize is as in Server.
+func (r Remote) Authorize(ctx context.Context, taskID, leaseToken, skillID string, u api.SkillUse) (api.SkillDecision, error) {
+	d, err := r.Client.AuthorizeSkill(ctx, taskID, leaseToken, skillID, u)
+	return d, Told(err)
+}
+
 // Told adds to an error of the client which of this package's errors it is.
 func Told(err error) error {
 	var answer *api.Error

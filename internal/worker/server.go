@@ -46,4 +46,16 @@ type Server interface {
 	// PutArtifact keeps content, to its end, as a file of the task, in place of
 	// one of that name.
 	PutArtifact(ctx context.Context, taskID, leaseToken, name, contentType string, content io.ReadSeeker) error
+
+	// Ask puts a question to people, under a lease. Asking again with the same
+	// id changes nothing and returns the question as it is.
+	Ask(ctx context.Context, taskID, leaseToken string, q api.NewQuestion) (api.Question, error)
+
+	// Question returns a question that was asked under a lease, waiting up to
+	// so many seconds for it to be open no more.
+	Question(ctx context.Context, taskID, leaseToken, questionID string, waitSeconds int) (api.Question, error)
+
+	// Authorize says whether a skill may be used now, under a lease. If that
+	// takes an approval it has asked for it as Ask does, with u.QuestionID.
+	Authorize(ctx context.Context, taskID, leaseToken, skillID string, u api.SkillUse) (api.SkillDecision, error)
 }

@@ -46,6 +46,12 @@ type server struct {
 
 	artifacts map[string]string       // by name
 	putting   func(name string) error // what a put fails with
+
+	questions   []api.Question
+	asked       int // calls of Ask
+	loseAnswers int // so many of them are not answered
+	// waitWhenAsked lets a task that asked wait, as a real server does.
+	waitWhenAsked bool
 }
 
 // row is a task with its history.
@@ -233,6 +239,96 @@ func (s *server) Heartbeat(ctx context.Context, _ string, h api.Heartbeat) (answ
 		case <-ctx.Done():
 			return answer, ctx.Err()
 		}
+	}
+}
+
+// Ask keeps the question; answer, of the server, gives it an outcome.
+func (s *server) Ask(ctx context.Context, id, token string, n api.NewQuestion) (api.Question, error) {
+	if err := s.reach(ctx); err != nil {
+		return api.Question{}, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sweep()
+	if !s.holds(id, token) {
+		return api.Question{}, fmt.Errorf("task %s: %w", id, worker.ErrLeaseLost)
+	}
+	s.asked++
+	i := slices.IndexFunc(s.questions, func(q api.Question) bool { return q.ID == n.ID })
+	if i < 0 {
+		i = len(s.questions)
+		if s.waitWhenAsked {
+			s.tasks[slices.IndexFunc(s.tasks, func(t *row) bool { return t.ID == id })].Status = api.TaskWaiting
+		}
+		s.questions = append(s.questions, api.Question{ID: n.ID, TaskID: id, Kind: n.Kind, Text: n.Text, Tool: n.Tool, Status: api.QuestionOpen})
+		s.tell()
+	}
+	if s.loseAnswers > 0 {
+		s.loseAnswers--
+		return api.Question{}, errors.New("connection reset by peer")
+	}
+	return s.questions[i], nil
+}
+
+func (s *server) Question(ctx context.Context, id, token, question string, waitSeconds int) (api.Question, error) {
+	deadline := time.After(time.Duration(waitSeconds) * time.Second)
+	for {
+		if err := s.reach(ctx); err != nil {
+			return api.Question{}, err
+		}
+		s.mu.Lock()
+		s.sweep()
+		held, changed := s.holds(id, token), s.changed
+		q := s.questions[slices.IndexFunc(s.questions, func(q api.Question) bool { return q.ID == question })]
+		s.mu.Unlock()
+		if !held {
+			return q, fmt.Errorf("task %s: %w", id, worker.ErrLeaseLost)
+		}
+		if q.Status != api.QuestionOpen {
+			return q, nil
+		}
+		select {
+		case <-changed:
+		case <-deadline:
+			return q, nil
+		case <-ctx.Done():
+			return q, ctx.Err()
+		}
+	}
+}
+
+func (s *server) Authorize(ctx context.Context, id, token, skill string, u api.SkillUse) (api.SkillDecision, error) {
+	switch skill {
+	case "safe":
+		return api.SkillDecision{Decision: api.SkillAllowed, Reason: "role developer grants it"}, nil
+	case "forbidden":
+		return api.SkillDecision{Decision: api.SkillDenied, Reason: "skill forbidden is denied"}, nil
+	}
+	_, err := s.Ask(ctx, id, token, api.NewQuestion{ID: u.QuestionID, Kind: api.QuestionApproval, Text: skill, Tool: u.Tool})
+	return api.SkillDecision{Decision: api.SkillApproval, QuestionID: u.QuestionID}, err
+}
+
+// holds says whether the lease is held. s.mu must be held too.
+func (s *server) holds(id, token string) bool {
+	return slices.ContainsFunc(s.tasks, func(t *row) bool { return t.ID == id && t.token == token })
+}
+
+// answer waits for the n-th question and gives it an outcome.
+func (s *server) answer(n int, outcome api.QuestionStatus, a api.Answer) {
+	for {
+		s.mu.Lock()
+		changed := s.changed
+		if n < len(s.questions) {
+			q := &s.questions[n]
+			if q.Status = outcome; outcome != api.QuestionExpired {
+				q.Answer, q.AnsweredBy = &a, "bob"
+			}
+			s.tell()
+			s.mu.Unlock()
+			return
+		}
+		s.mu.Unlock()
+		<-changed
 	}
 }
 

@@ -29,12 +29,14 @@ const (
 // sink gathers what an executor says and reports it in order, the first words
 // after a silence at once, later ones together.
 type sink struct {
+	reporter
 	send func([]api.ReportEvent) error
 	// files takes what is more than events are to hold, and artifacts.
 	files *files
 	// heard ends when nobody waits for the executor any more: from then on what
 	// does not fit is left out instead of waited for.
 	heard context.Context
+	quiet *silence
 
 	mu      sync.Mutex
 	events  []api.ReportEvent
@@ -45,10 +47,13 @@ type sink struct {
 	lines   int
 	output  int // bytes of output so far
 	skipped int // events that were left out
+
+	asks   sync.Mutex // not held while waiting for people
+	asking int        // calls that wait for people
 }
 
-func newSink(heard context.Context, files *files, send func([]api.ReportEvent) error) *sink {
-	return &sink{send: send, files: files, heard: heard, room: make(chan struct{}), ready: make(chan struct{}, 1)}
+func newSink(heard context.Context, r reporter, files *files, quiet *silence, send func([]api.ReportEvent) error) *sink {
+	return &sink{reporter: r, files: files, send: send, heard: heard, quiet: quiet, room: make(chan struct{}), ready: make(chan struct{}, 1)}
 }
 
 // flush reports events until ctx ends or the server takes no more.
@@ -115,6 +120,7 @@ func (s *sink) Output(text string) {
 		if room >= 0 {
 			s.Note("further output is not streamed: it goes to the artifact "+outputFile, nil)
 		}
+		s.quiet.broken()
 		s.files.add(outputFile, text[len(piece):])
 		return
 	}
@@ -147,6 +153,7 @@ func (s *sink) Log(stream, line string) {
 	case n == maxLogLines+1:
 		s.Note(fmt.Sprintf("the agent has written %d lines: further ones go to the artifact %s", maxLogLines, logFile), nil)
 	}
+	s.quiet.broken()
 	s.files.add(logFile, clean(line)+"\n")
 }
 
@@ -166,6 +173,7 @@ func (s *sink) Note(message string, details any) {
 
 // add buffers e. It waits while the buffer is full.
 func (s *sink) add(e api.ReportEvent) {
+	s.quiet.broken()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for !s.deaf && s.full() {

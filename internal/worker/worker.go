@@ -18,10 +18,10 @@ import (
 const (
 	// claimWait is how long a claim waits for work, and maxClaim how many
 	// leases it asks for at most; both are the contract's.
-	claimWait = 30 * time.Second
+	claimWait = time.Minute
 	maxClaim  = 100
 	// reviewInterval is how often a worker looks whether it can run other agents.
-	reviewInterval = time.Minute
+	reviewInterval = 5 * time.Minute
 	// callTimeout bounds a call of the server, on top of what it is asked to
 	// wait.
 	callTimeout = 15 * time.Second

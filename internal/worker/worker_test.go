@@ -465,3 +465,29 @@ func words(events []api.ReportEvent) []string {
 	}
 	return lines
 }
+
+func TestAnAgentThatSaysNothingForTooLongFails(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		quiet, busy := task("quiet"), task("busy")
+		quiet.SilenceSeconds, busy.SilenceSeconds = 10, 10
+		s := newServer(quiet, busy)
+		start(t, s, agents{
+			"quiet": untilStopped,
+			"busy": func(ctx context.Context, _ executor.Job, sink executor.Sink) (string, error) {
+				for range 9 {
+					time.Sleep(8 * time.Second)
+					sink.Log("", "still here")
+				}
+				return "done", ctx.Err()
+			},
+		})
+		time.Sleep(2 * time.Minute)
+		if got := s.row("task-of-quiet"); got.Status != api.TaskFailed || got.Error != "said nothing for 10 s" || got.reports[len(got.reports)-1].Reason != "silent" {
+			t.Errorf("the quiet one: %s %q", got.Status, got.Error)
+		}
+		if got := s.row("task-of-busy"); got.Status != api.TaskCompleted {
+			t.Errorf("the busy one: %s %q", got.Status, got.Error)
+		}
+	})
+}

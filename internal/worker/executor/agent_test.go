@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -19,6 +20,7 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
+	"github.com/coderclaw/runtime/api"
 	"github.com/coderclaw/runtime/internal/worker/executor"
 )
 
@@ -40,6 +42,12 @@ func agent(behaviour string, args []string) int {
 		}
 	case "arguments": // as JSON
 		json.NewEncoder(os.Stdout).Encode(args)
+	case "print": // a file
+		text, err := os.ReadFile(args[0])
+		fmt.Print(string(text))
+		if err != nil {
+			return 1
+		}
 	case "stdin":
 		io.Copy(os.Stdout, os.Stdin)
 	case "environment":
@@ -99,6 +107,42 @@ func agent(behaviour string, args []string) int {
 		}
 		fmt.Println("waiting", os.Getpid())
 		child.Wait()
+	case "acp": // an agent of the Agent Client Protocol
+		return actACP(args)
+	case "edit": // the repository that it is in, and leave traps for who looks
+		must := func(err error) {
+			if err != nil {
+				panic(err)
+			}
+		}
+		git := func(args ...string) {
+			cmd := exec.Command("git", append([]string{"-c", "user.name=Agent", "-c", "user.email=agent@example.com"}, args...)...)
+			cmd.Stderr = os.Stderr
+			must(cmd.Run())
+		}
+		must(os.WriteFile("committed.txt", []byte("by the agent\n"), 0o644))
+		git("add", "committed.txt")
+		git("commit", "--quiet", "-m", "Add a file")
+		must(os.WriteFile("README.md", []byte("changed\n"), 0o644))
+		must(os.WriteFile("new.txt", []byte("new\n"), 0o644))
+		must(os.WriteFile(".gitattributes", []byte("*.txt filter=trap diff=trap\n"), 0o644))
+		for key, program := range map[string]string{"filter.trap.clean": "touch " + args[0] + "; cat", "diff.trap.textconv": "touch " + args[0], "diff.external": "touch " + args[0], "core.fsmonitor": "touch " + args[0]} {
+			git("config", key, program)
+		}
+		must(os.MkdirAll("read-only/deep", 0o755))
+		must(os.WriteFile("read-only/deep/file", nil, 0o444))
+		must(os.Chmod("read-only/deep", 0o555))
+		dir, _ := os.Getwd()
+		fmt.Println(dir)
+	case "grow": // for as long as it may
+		file, err := os.Create("big")
+		if err != nil {
+			panic(err)
+		}
+		for {
+			file.Write(make([]byte, 1<<20))
+			time.Sleep(time.Millisecond)
+		}
 	case "leave": // a child behind that holds stdout open
 		child := exec.Command(os.Args[0], "agent", "wait")
 		child.Stdout = os.Stdout
@@ -123,6 +167,8 @@ type listener struct {
 	mu    sync.Mutex
 	said  []string
 	heard chan string
+
+	person func(context.Context, api.NewQuestion) (api.Question, error)
 }
 
 func newListener() *listener { return &listener{heard: make(chan string, 10_000)} }
@@ -141,11 +187,6 @@ func (l *listener) add(format string, args ...any) {
 func (l *listener) Progress(percent int, message string) { l.add("%d%% %s", percent, message) }
 func (l *listener) Output(text string)                   { l.add("output: %s", text) }
 func (l *listener) Log(stream, line string)              { l.add("%s: %s", stream, line) }
-func (l *listener) Artifact(_ context.Context, name, _ string, _ io.Reader) error {
-	l.add("artifact: %s", name)
-	return nil
-}
-
 func (l *listener) Note(message string, details any) {
 	if details == nil {
 		l.add("note: %s", message)
@@ -153,6 +194,24 @@ func (l *listener) Note(message string, details any) {
 	}
 	data, _ := json.Marshal(details)
 	l.add("note: %s %s", message, data)
+}
+
+// A listener asks whom it was given; without, nobody.
+func (l *listener) Ask(ctx context.Context, q api.NewQuestion) (api.Question, error) {
+	if l.person == nil {
+		return api.Question{}, errors.ErrUnsupported
+	}
+	return l.person(ctx, q)
+}
+
+func (l *listener) Artifact(_ context.Context, name, contentType string, content io.Reader) error {
+	text, err := io.ReadAll(content)
+	l.add("artifact %s (%s): %s", name, contentType, text)
+	return err
+}
+
+func (*listener) Authorize(context.Context, string, api.ToolCall) (bool, string, error) {
+	return false, "", errors.ErrUnsupported
 }
 
 func (l *listener) all() []string {

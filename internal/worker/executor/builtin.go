@@ -45,11 +45,12 @@ func (b *Builtin) Run(ctx context.Context, job Job, sink Sink) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if path, err = b.root.locate(path); err != nil {
+	root := job.workspace(b.root)
+	if path, err = root.locate(path); err != nil {
 		return "", err
 	}
 	return survey.Run(ctx, survey.Request{
-		Workspace:   string(b.root),
+		Workspace:   string(root),
 		Path:        path,
 		Description: job.Task.Description,
 		Input:       job.Task.Input,

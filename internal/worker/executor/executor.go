@@ -3,6 +3,7 @@
 package executor
 
 import (
+	"cmp"
 	"context"
 	"io"
 
@@ -22,11 +23,17 @@ type Executor interface {
 type Job struct {
 	Task  api.Task
 	Agent api.Agent
+	// Workspace is the absolute path of a directory made for this attempt; empty:
+	// it works in the workspace root.
+	Workspace string
 }
 
-// Sink takes what an agent says while it works. Its methods may be called from
-// several goroutines; they bound what they keep and may block to slow the agent
-// down, but never fail, Artifact excepted.
+// workspace is what the attempt works in.
+func (j Job) workspace(root workspace) workspace { return cmp.Or(workspace(j.Workspace), root) }
+
+// Sink takes what an agent says while it works, and asks on its behalf. Its
+// methods may be called from several goroutines; they bound what they keep and
+// may block to slow the agent down. Those that return no error never fail.
 type Sink interface {
 	// Progress reports percent done, 0 to 100, and optionally what is being done.
 	Progress(percent int, message string)
@@ -38,16 +45,29 @@ type Sink interface {
 	// Note passes on a remark of the executor itself, with details for
 	// programs: a value that encodes as a small JSON object, or nil.
 	Note(message string, details any)
+	// Ask puts a question to people and waits for what becomes of it, which may
+	// take days: it is answered, approved, denied, expired or withdrawn. All but
+	// the first two are a no. An empty q.ID is filled in. When the attempt ends,
+	// or ctx, it returns the error of its context, and nobody is asked any more;
+	// any other error says that the server will not put such a question.
+	Ask(ctx context.Context, q api.NewQuestion) (api.Question, error)
 	// Artifact keeps content, to its end, as a file of the task, in place of one
 	// of that name; an empty contentType is application/octet-stream. It returns
 	// once that is done, with an error if it cannot be.
 	Artifact(ctx context.Context, name, contentType string, content io.Reader) error
+	// Authorize asks whether the agent may use a skill now, by that call of a
+	// tool, and waits for a person's approval where one is needed. The reason
+	// can be told to the agent. Errors are as those of Ask.
+	Authorize(ctx context.Context, skillID string, tool api.ToolCall) (allowed bool, reason string, err error)
 }
 
 // Failure is an error of an agent, as opposed to one of ours.
 type Failure struct {
 	Message   string // shown as the task's error
 	Retryable bool
+	// Reason is the kind of failure, for whoever chooses what is tried again:
+	// exit:75, signal:9, …. "": failed.
+	Reason string
 }
 
 func (f *Failure) Error() string { return f.Message }

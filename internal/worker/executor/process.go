@@ -39,8 +39,11 @@ type Process struct {
 // NewProcess returns an executor of programs that work under the absolute path
 // root. A killGrace of 0 means 5 s.
 func NewProcess(root string, killGrace time.Duration) *Process {
-	return &Process{root: workspace(root), grace: cmp.Or(killGrace, 5*time.Second)}
+	return &Process{root: workspace(root), grace: cmp.Or(killGrace, defaultGrace)}
 }
+
+// defaultGrace is how long a process may take to end after SIGTERM.
+const defaultGrace = 5 * time.Second
 
 // inherited are the environment variables that every program may see.
 var inherited = []string{"PATH", "HOME", "LANG", "LC_ALL", "TERM", "TMPDIR", "TZ", "USER"}
@@ -58,9 +61,15 @@ func (p *Process) Run(ctx context.Context, job Job, sink Sink) (string, error) {
 	if how := job.Agent.Process.Input; how == "" || how == "stdin" {
 		input = job.Task.Input
 	}
-	r, err := start(cmd, input, sink)
+	var said said
+	stdout := &stream{name: "stdout", sink: sink, said: &said, tail: tail{limit: maxOutput}}
+	stderr := &stream{name: "stderr", sink: sink, said: &said, tail: tail{limit: maxErrorTail}}
+	r, err := start(cmd, input != "", stdout, stderr)
 	if err != nil {
-		return "", startFailure(job.Agent, err)
+		return "", startFailure(job.Agent.Process.Command[0], err)
+	}
+	if input != "" {
+		r.feed(input)
 	}
 	stopped, err := r.wait(ctx, p.grace)
 	if err != nil {
@@ -69,13 +78,19 @@ func (p *Process) Run(ctx context.Context, job Job, sink Sink) (string, error) {
 	if stopped {
 		return "", ctx.Err()
 	}
-	return r.outcome()
+	if !cmd.ProcessState.Success() {
+		return "", exit("", cmd.ProcessState, &stderr.tail)
+	}
+	if output, ok := said.output(); ok {
+		return output, nil
+	}
+	return stdout.tail.text(), nil
 }
 
 // runnable says what is missing to run the agent.
 func (p *Process) runnable(agent api.Agent) error {
 	if agent.Process == nil || len(agent.Process.Command) == 0 {
-		return fmt.Errorf("agent %s has executor process and no command", agent.ID)
+		return fmt.Errorf("agent %s has executor %s and no command", agent.ID, agent.Executor)
 	}
 	if how := agent.Process.Input; !slices.Contains([]string{"", "stdin", "argument", "none"}, how) {
 		return fmt.Errorf("agent %s: process.input %q is none of stdin, argument, none", agent.ID, how)
@@ -112,10 +127,11 @@ func (p *Process) command(job Job) (*exec.Cmd, error) {
 			return nil, err
 		}
 	}
-	if path, err = p.root.locate(path); err != nil {
+	root := job.workspace(p.root)
+	if path, err = root.locate(path); err != nil {
 		return nil, err
 	}
-	dir := filepath.Join(string(p.root), path)
+	dir := filepath.Join(string(root), path)
 
 	cmd := exec.Command(program, args...)
 	cmd.Dir = dir
@@ -126,13 +142,18 @@ func (p *Process) command(job Job) (*exec.Cmd, error) {
 	}
 	cmd.Env = append(cmd.Env, "PWD="+dir,
 		"CODERCLAW_TASK_ID="+job.Task.ID, fmt.Sprintf("CODERCLAW_ATTEMPT=%d", job.Task.Attempt))
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	endWithParent(cmd.SysProcAttr)
+	setApart(cmd)
 	return cmd, nil
 }
 
-func startFailure(agent api.Agent, err error) error {
-	program := agent.Process.Command[0]
+// setApart gives the program a session and process group of its own, which the
+// worker's end ends.
+func setApart(cmd *exec.Cmd) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	endWithParent(cmd.SysProcAttr)
+}
+
+func startFailure(program string, err error) error {
 	switch {
 	case errors.Is(err, syscall.E2BIG):
 		return &Failure{Message: fmt.Sprintf("the task is too long for an argument of %s: let the agent read its input from stdin", program)}

@@ -340,8 +340,18 @@ func (c *counter) Progress(int, string) {}
 func (c *counter) Output(string)        {}
 func (c *counter) Log(string, string)   { c.lines++ }
 func (c *counter) Note(string, any)     {}
-func (c *counter) Artifact(context.Context, string, string, io.Reader) error {
-	return nil
+
+// A counter asks nobody.
+func (*counter) Ask(context.Context, api.NewQuestion) (api.Question, error) {
+	return api.Question{}, errors.ErrUnsupported
+}
+
+func (*counter) Artifact(context.Context, string, string, io.Reader) error {
+	return errors.ErrUnsupported
+}
+
+func (*counter) Authorize(context.Context, string, api.ToolCall) (bool, string, error) {
+	return false, "", errors.ErrUnsupported
 }
 
 func TestHugeOutputTakesBoundedMemory(t *testing.T) {

@@ -24,23 +24,28 @@ const (
 	maxErrorTail = 4 << 10
 )
 
+// taker takes what comes out of a pipe, from one goroutine.
+type taker interface {
+	write(p []byte) // may block, to slow the program down
+	end()           // there is no more
+}
+
 // running is a program that was started.
 type running struct {
-	cmd            *exec.Cmd
-	stdin          *os.File // nil: none
-	stdout, stderr *stream
-	readers        []*reader
-	moving         sync.WaitGroup // input and output
-	said           said
+	cmd     *exec.Cmd
+	stdin   *os.File // nil: none
+	readers []*reader
+	moving  sync.WaitGroup // input and output
+	ended   chan struct{}  // closed when the program has ended
 
 	mu   sync.Mutex
 	over bool // the process group's number may be another's
 }
 
-func start(cmd *exec.Cmd, input string, sink Sink) (_ *running, err error) {
-	r := &running{cmd: cmd}
-	r.stdout = &stream{name: "stdout", sink: sink, said: &r.said, tail: tail{limit: maxOutput}}
-	r.stderr = &stream{name: "stderr", sink: sink, said: &r.said, tail: tail{limit: maxErrorTail}}
+// start starts a program whose streams are taken once somebody waits for it.
+// The two may have one taker.
+func start(cmd *exec.Cmd, stdin bool, stdout, stderr taker) (_ *running, err error) {
+	r := &running{cmd: cmd, ended: make(chan struct{})}
 	// Pipes of our own: those of os/exec would have Wait wait for their ends,
 	// which a stray descendant may keep open.
 	var ours, theirs []*os.File
@@ -50,16 +55,24 @@ func start(cmd *exec.Cmd, input string, sink Sink) (_ *running, err error) {
 			closeAll(ours)
 		}
 	}()
-	for _, s := range []*stream{r.stdout, r.stderr} {
+	for i, into := range []taker{stdout, stderr} {
+		if i > 0 && into == stdout {
+			cmd.Stderr = cmd.Stdout
+			break
+		}
 		in, out, err := os.Pipe()
 		if err != nil {
 			return nil, err
 		}
 		ours, theirs = append(ours, in), append(theirs, out)
-		r.readers = append(r.readers, &reader{pipe: in, into: s})
+		r.readers = append(r.readers, &reader{pipe: in, into: into})
+		if i == 0 {
+			cmd.Stdout = out
+		} else {
+			cmd.Stderr = out
+		}
 	}
-	cmd.Stdout, cmd.Stderr = theirs[0], theirs[1]
-	if input != "" {
+	if stdin {
 		in, out, err := os.Pipe()
 		if err != nil {
 			return nil, err
@@ -70,16 +83,15 @@ func start(cmd *exec.Cmd, input string, sink Sink) (_ *running, err error) {
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	if r.stdin != nil {
-		r.moving.Go(func() {
-			defer r.stdin.Close()
-			_, _ = r.stdin.WriteString(input) // a program need not read its input
-		})
-	}
-	for _, rd := range r.readers {
-		r.moving.Go(rd.move)
-	}
 	return r, nil
+}
+
+// feed writes the whole of the program's input, which it need not read.
+func (r *running) feed(input string) {
+	r.moving.Go(func() {
+		defer r.stdin.Close()
+		_, _ = r.stdin.WriteString(input)
+	})
 }
 
 func closeAll(files []*os.File) {
@@ -91,6 +103,9 @@ func closeAll(files []*os.File) {
 // wait follows the program to its end and leaves nothing of its process group
 // behind. When ctx ends first it brings the end about, and says so.
 func (r *running) wait(ctx context.Context, grace time.Duration) (stopped bool, err error) {
+	for _, rd := range r.readers {
+		r.moving.Go(rd.move)
+	}
 	ended := make(chan error, 1)
 	go func() { ended <- reap(r.cmd, r.killRest) }()
 	select {
@@ -107,6 +122,7 @@ func (r *running) wait(ctx context.Context, grace time.Duration) (stopped bool, 
 			err = <-ended
 		}
 	}
+	close(r.ended)
 	if r.stdin != nil {
 		_ = r.stdin.SetDeadline(time.Now())
 	}
@@ -116,7 +132,7 @@ func (r *running) wait(ctx context.Context, grace time.Duration) (stopped bool, 
 	}
 	r.moving.Wait()
 	if _, ok := errors.AsType[*exec.ExitError](err); ok {
-		err = nil // outcome tells of it
+		err = nil // cmd.ProcessState tells of it
 	}
 	return stopped, err
 }
@@ -138,29 +154,24 @@ func (r *running) killRest() {
 	r.over = true
 }
 
-// outcome is what the program made of the task.
-func (r *running) outcome() (string, error) {
-	state := r.cmd.ProcessState
-	if state.Success() {
-		if output, ok := r.said.output(); ok {
-			return output, nil
-		}
-		return r.stdout.tail.text(), nil
-	}
-	message := fmt.Sprintf("exit status %d", state.ExitCode())
+// exit is the failure of a program that did not end well: how it ended, and the
+// last that it complained of. What that means stands in front.
+func exit(meaning string, state *os.ProcessState, stderr *tail) *Failure {
+	message, reason := fmt.Sprintf("exit status %d", state.ExitCode()), fmt.Sprintf("exit:%d", state.ExitCode())
 	if ws, ok := state.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
 		message = fmt.Sprintf("killed by signal %d (%s)", ws.Signal(), ws.Signal())
+		reason = fmt.Sprintf("signal:%d", ws.Signal())
 	}
-	if last := strings.TrimSpace(r.stderr.tail.text()); last != "" {
+	if last := strings.TrimSpace(stderr.text()); last != "" {
 		message += ": " + last
 	}
-	return "", &Failure{Message: message, Retryable: true}
+	return &Failure{Message: meaning + message, Retryable: true, Reason: reason}
 }
 
 // reader moves what comes out of one pipe.
 type reader struct {
 	pipe *os.File
-	into *stream
+	into taker
 	late atomic.Bool // the program has ended
 }
 

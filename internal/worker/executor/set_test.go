@@ -40,20 +40,22 @@ func TestWhatIsConfiguredCanRun(t *testing.T) {
 		"a model agent with one":  {model, api.Agent{ID: "x", Executor: api.ExecutorOpenAI}, "", &executor.OpenAI{}},
 		"one with its own model":  {nameless, api.Agent{ID: "x", Executor: api.ExecutorOpenAI, Model: "large"}, "", &executor.OpenAI{}},
 		"one without any":         {nameless, api.Agent{ID: "x", Executor: api.ExecutorOpenAI}, "agent x needs the name of a model: set CODERCLAW_LLM_MODEL, or model in agents.yaml", nil},
-		"one without an endpoint": {bare, api.Agent{ID: "code-creator", Executor: api.ExecutorOpenAI}, "agent code-creator needs a model: set CODERCLAW_LLM_BASE_URL and CODERCLAW_LLM_MODEL, or define it in agents.yaml with executor process", nil},
+		"one without an endpoint": {bare, api.Agent{ID: "code-creator", Executor: api.ExecutorOpenAI}, "agent code-creator needs a model: set CODERCLAW_LLM_BASE_URL and CODERCLAW_LLM_MODEL, or CODERCLAW_ACP_COMMAND, or define it in agents.yaml with executor process or acp", nil},
 		"the advisor without one": {bare, api.Agent{ID: "architecture-advisor", Executor: api.ExecutorOpenAI}, "", &executor.Builtin{}},
 		"the advisor with one":    {model, api.Agent{ID: "architecture-advisor", Executor: api.ExecutorOpenAI}, "", &executor.OpenAI{}},
 		"a program":               {bare, api.Agent{ID: "x", Executor: api.ExecutorProcess, Process: program}, "", &executor.Process{}},
 		"a missing program":       {bare, api.Agent{ID: "x", Executor: api.ExecutorProcess, Process: &api.Process{Command: []string{"no-such-program"}}}, `agent x needs the program "no-such-program", which is not there or not executable`, nil},
 		"no program":              {bare, api.Agent{ID: "x", Executor: api.ExecutorProcess}, "agent x has executor process and no command", nil},
 		"a wrong input":           {bare, api.Agent{ID: "x", Executor: api.ExecutorProcess, Process: &api.Process{Command: program.Command, Input: "pigeon"}}, `agent x: process.input "pigeon" is none of stdin, argument, none`, nil},
-		"another executor":        {bare, api.Agent{ID: "x", Executor: "acp"}, `agent x: executor "acp" is none of process, openai, builtin`, nil},
+		"a service":               {bare, api.Agent{ID: "x", Executor: api.ExecutorHTTP, HTTP: &api.HTTP{URL: "https://agent.example"}}, "", &executor.HTTP{}},
+		"another executor":        {bare, api.Agent{ID: "x", Executor: "magic"}, `agent x: executor "magic" is none of process, acp, http, openai, builtin`, nil},
+		"an ACP agent":            {bare, api.Agent{ID: "x", Executor: api.ExecutorACP, Process: program}, "", &executor.ACP{}},
 	} {
 		err := c.set.Runnable(c.agent)
 		if c.want == "" && err != nil || c.want != "" && (err == nil || err.Error() != c.want) {
 			t.Errorf("%s: %v, want %q", name, err, c.want)
 		}
-		if exec, _ := c.set.For(c.agent); c.kind != nil && fmt.Sprintf("%T", exec) != fmt.Sprintf("%T", c.kind) {
+		if exec, _ := c.set.For(c.agent); c.kind != nil && fmt.Sprintf("%T", executor.Inner(exec)) != fmt.Sprintf("%T", c.kind) {
 			t.Errorf("%s: run by %T, want %T", name, exec, c.kind)
 		}
 	}

@@ -20,7 +20,7 @@ const (
 type stream struct {
 	name string
 	sink Sink
-	said *said
+	said *said // nil: lines do not report
 	tail tail
 
 	line []byte // the present line, as far as it was read
@@ -60,7 +60,7 @@ func (s *stream) grow(part []byte) {
 
 func (s *stream) finish(end string) {
 	line := bytes.TrimSuffix(s.line, []byte{'\r'})
-	if s.long || !s.report(line) {
+	if s.long || s.said == nil || !s.report(line) {
 		if !s.long {
 			s.tail.write(s.line)
 		}
@@ -142,9 +142,17 @@ func (t *tail) text() string {
 		return string(t.buf)
 	}
 	mark := fmt.Sprintf("[the end of %d bytes] …", t.total)
-	end := t.buf[len(t.buf)-(t.limit-len(mark)):]
-	for len(end) > 0 && !utf8.RuneStart(end[0]) {
-		end = end[1:]
+	return mark + t.last(t.limit-len(mark))
+}
+
+// last returns the end in at most n bytes, from the beginning of a character if
+// something is missing before it.
+func (t *tail) last(n int) string {
+	end := t.buf[max(len(t.buf)-n, 0):]
+	if t.total > int64(len(end)) {
+		for len(end) > 0 && !utf8.RuneStart(end[0]) {
+			end = end[1:]
+		}
 	}
-	return mark + string(end)
+	return string(end)
 }

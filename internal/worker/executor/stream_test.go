@@ -3,11 +3,14 @@ package executor
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/coderclaw/runtime/api"
 )
 
 // lines is a sink that keeps what it is told.
@@ -17,11 +20,20 @@ func (l *lines) Progress(percent int, message string) { l.add("%d%% %s", percent
 func (l *lines) Output(text string)                   { l.add("output %s", text) }
 func (l *lines) Log(_, line string)                   { l.add("line %s", line) }
 func (l *lines) Note(message string, _ any)           { l.add("note %s", message) }
-func (l *lines) Artifact(_ context.Context, name, _ string, _ io.Reader) error {
-	l.add("artifact %s", name)
-	return nil
+func (l *lines) add(format string, args ...any)       { *l = append(*l, fmt.Sprintf(format, args...)) }
+
+// Whoever is told lines asks nobody.
+func (*lines) Ask(context.Context, api.NewQuestion) (api.Question, error) {
+	return api.Question{}, errors.ErrUnsupported
 }
-func (l *lines) add(format string, args ...any) { *l = append(*l, fmt.Sprintf(format, args...)) }
+
+func (*lines) Artifact(context.Context, string, string, io.Reader) error {
+	return errors.ErrUnsupported
+}
+
+func (*lines) Authorize(context.Context, string, api.ToolCall) (bool, string, error) {
+	return false, "", errors.ErrUnsupported
+}
 
 func FuzzWhatAProgramSaysDoesNotDependOnHowItArrives(f *testing.F) {
 	f.Add([]byte("one\r\ntwo\n\nthree"), 1)

@@ -45,18 +45,24 @@ func (w workspace) locate(path string) (string, error) {
 }
 
 func (w workspace) relative(path string) (string, error) {
-	rel := filepath.Clean(path)
-	if filepath.IsAbs(rel) {
-		inside, err := filepath.Rel(string(w), rel)
-		if err != nil {
-			return "", fmt.Errorf("workspace %s: %w", w, err)
-		}
-		rel = inside
-	}
-	if !filepath.IsLocal(rel) || strings.ContainsRune(rel, 0) {
+	rel, ok := w.inside(path)
+	if !ok {
 		return "", &Failure{Message: fmt.Sprintf("the directory %q is outside the workspace", path)}
 	}
 	return rel, nil
+}
+
+// inside returns a path that is relative to the workspace or absolute and
+// inside it as a relative path. It does not look at symbolic links.
+func (w workspace) inside(path string) (rel string, ok bool) {
+	rel = filepath.Clean(path)
+	if filepath.IsAbs(rel) {
+		var err error
+		if rel, err = filepath.Rel(string(w), rel); err != nil {
+			return "", false
+		}
+	}
+	return rel, filepath.IsLocal(rel) && !strings.ContainsRune(rel, 0)
 }
 
 // pathOf returns the place that the task names in metadata.path, or ".".

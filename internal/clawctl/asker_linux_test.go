@@ -1,0 +1,99 @@
+package clawctl
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coderclaw/runtime/api"
+)
+
+func TestWatchingAsksInPlaceWhatTheAgentAsks(t *testing.T) {
+	t.Parallel()
+	question := func(id string, status api.QuestionStatus) api.Question {
+		return api.Question{ID: id, TaskID: taskID, Kind: api.QuestionApproval, Text: "Delete " + evil + "?", Risk: "high",
+			Tool: &api.ToolCall{Name: "rm"}, ExpiresAt: now.Add(time.Hour), Status: status}
+	}
+	for _, cursor := range []string{"xterm", "dumb"} {
+		t.Run(cursor, func(t *testing.T) {
+			t.Parallel()
+			s := runningTask(t, api.TaskCompleted)
+			events := []api.Event{
+				{Type: api.EventStatus, TaskID: taskID, Seq: 1, Status: api.TaskRunning, Timestamp: now},
+				{Type: api.EventQuestion, TaskID: taskID, Seq: 2, Status: api.TaskWaiting, Timestamp: now, Message: "asks"},
+				{Type: api.EventQuestion, TaskID: taskID, Seq: 3, Status: api.TaskWaiting, Timestamp: now, Message: "answered"},
+				{Type: api.EventStatus, TaskID: taskID, Seq: 4, Status: api.TaskCompleted, Timestamp: now},
+			}
+			var next func()
+			s.stream, next = steps(events)
+			screen := newTerminal(t, 100)
+			code := make(chan int)
+			go func() {
+				in := invocation{env: map[string]string{"CODERCLAW_URL": s.url, "TERM": cursor}, terminal: screen.File}
+				code <- in.start(t, screen.File, screen.File, "tasks", "watch", taskID)
+			}()
+			next()
+			screen.until(t, `running`)
+			s.put(question("q1", api.QuestionOpen))
+			next()
+			screen.until(t, `(?s)for leave, risk high:.*Delete red �.*rm.*Approve\? yes or no, and why: `)
+			if cursor == "xterm" && !screen.showsCursor() {
+				t.Error("the cursor is hidden where one types")
+			}
+			screen.types(t, "perhaps\n")
+			screen.until(t, `(?s)Approve\?.*Approve\?`)
+			// Somebody else answers it, and the agent asks another.
+			s.put(question("q2", api.QuestionOpen))
+			next()
+			screen.until(t, `(?s)That is no longer asked\..*Approve\? yes or no, and why: $`)
+			screen.types(t, "no  not today\n")
+			<-s.answered
+			next()
+			if got := <-code; got != exitOK {
+				t.Errorf("exit code %d", got)
+			}
+			screen.types(t, "\x04") // ends what still reads, as the end of the process would
+			shown := screen.end()
+			if !screen.cursor || !screen.wrap || strings.Contains(shown, "UNKNOWN") {
+				t.Errorf("left behind: cursor %v, wrap %v, and\n%s", screen.cursor, screen.wrap, shown)
+			}
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			answers := slices.DeleteFunc(slices.Clone(s.calls), func(c string) bool { return !strings.HasPrefix(c, "POST") })
+			if !slices.Equal(answers, []string{`POST /v1/approvals/q2 {"approve":false,"reason":"not today"}`}) {
+				t.Errorf("answered %q", answers)
+			}
+		})
+	}
+}
+
+func TestWhatIsTypedBecomesTheAnswer(t *testing.T) {
+	t.Parallel()
+	yes, no := true, false
+	approval := api.Question{Kind: api.QuestionApproval}
+	choice := api.Question{Kind: api.QuestionInput, Choices: []api.Choice{{ID: "main"}, {ID: "dev"}}}
+	form := api.Question{Kind: api.QuestionInput, Schema: []byte(`{}`)}
+	for _, tc := range []struct {
+		q    api.Question
+		line string
+		want *api.Answer // nil: asked again
+	}{
+		{approval, "y", &api.Answer{Approve: &yes}},
+		{approval, "Yes it is fine", &api.Answer{Approve: &yes, Reason: "it is fine"}},
+		{approval, "no", &api.Answer{Approve: &no}},
+		{approval, "", nil},
+		{approval, "yesterday", nil},
+		{choice, "2", &api.Answer{Input: "dev"}},
+		{choice, "main", &api.Answer{Input: "main"}},
+		{choice, "", nil},
+		{form, `{"a":1}`, &api.Answer{Data: []byte(`{"a":1}`)}},
+		{form, "text", nil},
+	} {
+		got, ok := answerOf(tc.q, tc.line)
+		if ok != (tc.want != nil) || ok && (got.Input != tc.want.Input || got.Reason != tc.want.Reason || string(got.Data) != string(tc.want.Data) ||
+			(got.Approve == nil) != (tc.want.Approve == nil) || got.Approve != nil && *got.Approve != *tc.want.Approve) {
+			t.Errorf("%q: %+v %v", tc.line, got, ok)
+		}
+	}
+}

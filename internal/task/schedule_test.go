@@ -1,0 +1,632 @@
+package task_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/coderclaw/runtime/internal/fault"
+	"github.com/coderclaw/runtime/internal/policy"
+	"github.com/coderclaw/runtime/internal/postgres/pgtest"
+	"github.com/coderclaw/runtime/internal/stream"
+	"github.com/coderclaw/runtime/internal/task"
+)
+
+func TestTicksFollowTheClocksOfTheZone(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ what, cron, zone, from, want string }{
+		{"a fixed hour that the clocks skip comes when they do", "30 2 * * *", "Europe/Berlin", "2026-03-28T00:00:00Z",
+			"2026-03-28T01:30:00Z 2026-03-29T01:00:00Z 2026-03-30T00:30:00Z"},
+		{"several of them come once", "*/20 2 * * *", "Europe/Berlin", "2026-03-29T00:00:00Z",
+			"2026-03-29T01:00:00Z 2026-03-30T00:00:00Z 2026-03-30T00:20:00Z"},
+		{"with the hour after they come once", "0 2,3 * * *", "Europe/Berlin", "2026-03-28T03:00:00Z",
+			"2026-03-29T01:00:00Z 2026-03-30T00:00:00Z"},
+		{"a fixed hour that is shown twice comes the first time", "30 2 * * *", "Europe/Berlin", "2026-10-24T12:00:00Z",
+			"2026-10-25T00:30:00Z 2026-10-26T01:30:00Z"},
+		{"also when asked between the two", "15,45 2 * * *", "Europe/Berlin", "2026-10-25T01:05:00Z",
+			"2026-10-26T01:15:00Z"},
+		{"every hour goes by the time that passes over a gap", "30 * * * *", "Europe/Berlin", "2026-03-29T00:00:00Z",
+			"2026-03-29T00:30:00Z 2026-03-29T01:30:00Z 2026-03-29T02:30:00Z"},
+		{"and over a repeat", "30 * * * *", "Europe/Berlin", "2026-10-25T00:00:00Z",
+			"2026-10-25T00:30:00Z 2026-10-25T01:30:00Z 2026-10-25T02:30:00Z"},
+		{"a midnight that there is not", "0 0 * * *", "America/Santiago", "2026-09-05T05:00:00Z",
+			"2026-09-06T04:00:00Z 2026-09-07T03:00:00Z"},
+		{"a midnight that there is twice", "15 23 * * *", "America/Santiago", "2026-04-04T12:00:00Z",
+			"2026-04-05T02:15:00Z 2026-04-06T03:15:00Z"},
+		{"clocks that change by half an hour", "15 2 * * *", "Australia/Lord_Howe", "2026-10-03T00:00:00Z",
+			"2026-10-03T15:30:00Z 2026-10-04T15:15:00Z"},
+		{"a day that was skipped whole", "0 12 * * *", "Pacific/Apia", "2011-12-29T12:00:00Z",
+			"2011-12-29T22:00:00Z 2011-12-30T10:00:00Z 2011-12-30T22:00:00Z"},
+		{"an offset of quarters of hours", "0 9 * * 1-5", "Asia/Kathmandu", "2026-07-03T04:00:00Z",
+			"2026-07-06T03:15:00Z 2026-07-07T03:15:00Z"},
+		{"a leap day", "0 0 29 2 *", "UTC", "2026-01-01T00:00:00Z", "2028-02-29T00:00:00Z 2032-02-29T00:00:00Z"},
+		{"a leap day that is a Sunday", "0 1 29 2 */7", "Europe/Berlin", "2026-01-01T00:00:00Z",
+			"2032-02-29T00:00:00Z 2060-02-29T00:00:00Z 2088-02-29T00:00:00Z 2128-02-29T00:00:00Z"},
+		{"day of the month or of the week, if both are named", "0 0 13 * 5", "UTC", "2026-11-01T00:00:00Z",
+			"2026-11-06T00:00:00Z 2026-11-13T00:00:00Z 2026-11-20T00:00:00Z"},
+		{"Sunday by both its numbers", "0 0 * * 7", "UTC", "2026-11-02T00:00:00Z", "2026-11-08T00:00:00Z"},
+	} {
+		from, err := time.Parse(time.RFC3339, c.from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := strings.Fields(c.want)
+		sc := task.Schedule{Cron: c.cron, TimeZone: c.zone, NextAt: &from}
+		var got []string
+		for _, at := range sc.Upcoming(len(want) + 1)[1:] {
+			got = append(got, at.Format(time.RFC3339))
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s (%s in %s): %v, want %v", c.what, c.cron, c.zone, got, want)
+		}
+	}
+}
+
+func TestADailyTickComesOnceADayInEveryZone(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"Europe/Berlin", "America/New_York", "America/Santiago", "Australia/Lord_Howe", "Africa/Cairo", "Asia/Kolkata"} {
+		zone, err := time.LoadLocation(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, hour := range []int{0, 1, 2, 3, 23} {
+			before := time.Date(2025, 12, 31, 23, 59, 59, 0, zone)
+			sc := task.Schedule{Cron: fmt.Sprintf("15 %d * * *", hour), TimeZone: name, NextAt: &before}
+			day := 0
+			for _, at := range sc.Upcoming(366)[1:] {
+				if day++; at.In(zone).YearDay() != day {
+					t.Errorf("at %d h in %s, day %d of the year has its tick at %v", hour, name, day, at.In(zone))
+					break
+				}
+			}
+		}
+	}
+}
+
+// hourly is a schedule of the caller's that first comes in an hour.
+func (r rig) hourly(t *testing.T, c policy.Caller, change func(*task.NewSchedule)) task.Schedule {
+	t.Helper()
+	n := task.NewSchedule{Name: "report", IntervalSeconds: 3600, Task: task.New{Description: "write the report", Input: "i"}}
+	if change != nil {
+		change(&n)
+	}
+	sc, err := r.CreateSchedule(t.Context(), c, n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sc
+}
+
+// comeUp lets so much time pass for the schedules, without anybody there.
+func (r rig) comeUp(t *testing.T, d time.Duration) {
+	t.Helper()
+	if _, err := r.pool.Exec(t.Context(), `UPDATE schedules SET next_at = next_at - $1::interval, queued_at = queued_at - $1::interval`, d); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// sweep does what is due, to its end.
+func (r rig) sweep(t *testing.T) {
+	t.Helper()
+	for wait := time.Duration(0); wait == 0; {
+		var err error
+		if wait, err = r.Sweep(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func (r rig) schedule(t *testing.T, id uuid.UUID) task.Schedule {
+	t.Helper()
+	sc, err := r.Schedule(t.Context(), root, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sc
+}
+
+// runs are the tasks of a schedule, oldest first.
+func (r rig) runs(t *testing.T, id uuid.UUID) (all []task.Task) {
+	t.Helper()
+	list, _, err := r.List(t.Context(), root, task.Filter{ScheduleID: &id}, uuid.Max, 500)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Reverse(list)
+	return list
+}
+
+func (r rig) audited(t *testing.T, action string) (all []string) {
+	t.Helper()
+	rows, err := r.pool.Query(t.Context(), `SELECT result || ' ' || user_id || ' ' || project_id || ' ' || resource_type FROM audit_entries
+		WHERE action = $1 ORDER BY created_at, id`, action)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if all, err = pgx.CollectRows(rows, pgx.RowTo[string]); err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func TestATickSubmitsTheTaskByTheRightsOfItsMaker(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	sc := r.hourly(t, annInShop, nil)
+	if wait, err := r.Sweep(t.Context()); err != nil || wait <= 0 || len(r.runs(t, sc.ID)) != 0 {
+		t.Fatalf("before its time: %v, %v, %d runs", wait, err, len(r.runs(t, sc.ID)))
+	}
+	r.comeUp(t, time.Hour)
+	r.sweep(t)
+	runs := r.runs(t, sc.ID)
+	if len(runs) != 1 {
+		t.Fatalf("%d runs, want 1", len(runs))
+	}
+	got, now := runs[0], r.schedule(t, sc.ID)
+	if got.UserID != "ann" || got.SessionID != "s1" || got.ProjectID != "shop" || *got.ScheduleID != sc.ID || got.Description != "write the report" {
+		t.Errorf("submitted %+v", got)
+	}
+	if now.LastResult != task.RunSubmitted || *now.LastTaskID != got.ID || now.LastTickAt == nil || now.Missed != 0 {
+		t.Errorf("afterwards the schedule is %+v", now)
+	}
+	if want := now.LastTickAt.Add(time.Hour); !now.NextAt.Equal(want) {
+		t.Errorf("the next tick is at %v, want %v", now.NextAt, want)
+	}
+	if created, submitted := r.audited(t, "schedule.create"), r.audited(t, "task.submit"); !slices.Equal(created, []string{"allowed ann shop schedule"}) ||
+		!slices.Equal(submitted, []string{"allowed ann shop task"}) {
+		t.Errorf("the audit log has %v, %v", created, submitted)
+	}
+	if leases := r.claim(t, "w", 5); len(leases) != 1 || leases[0].ID != got.ID {
+		t.Errorf("a worker gets %v", leases)
+	}
+}
+
+func TestTheTimerIsExact(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	sc := r.hourly(t, annInShop, nil)
+	r.comeUp(t, time.Hour-300*time.Millisecond)
+	submitted := make(chan struct{}, 10)
+	defer r.bus.Subscribe(func(s stream.Signal) {
+		if s.Topic == stream.TaskChanged {
+			submitted <- struct{}{}
+		}
+	})()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+	defer func() { cancel(); <-done }()
+	select {
+	case <-submitted:
+	case <-time.After(4 * time.Second): // before the next sweep
+		t.Fatal("the tick was not noticed when it came")
+	}
+	if got := r.runs(t, sc.ID)[0]; got.CreatedAt.Before(*r.schedule(t, sc.ID).LastTickAt) {
+		t.Errorf("submitted at %v, before its time", got.CreatedAt)
+	}
+}
+
+func TestEveryTickRunsOnceHoweverManyServersThereAre(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.DB(t)
+	servers := []rig{rigOn(t, pool), rigOn(t, pool), rigOn(t, pool)}
+	r := servers[0]
+	const schedules, ticks = 8, 5
+	var ids []uuid.UUID
+	for range schedules {
+		ids = append(ids, r.hourly(t, annInShop, func(n *task.NewSchedule) { n.Task.Dispatch = task.Manual; n.Overlap = task.OverlapReplace }).ID)
+	}
+	for range ticks {
+		r.comeUp(t, time.Hour)
+		var all sync.WaitGroup
+		for _, s := range servers {
+			all.Go(func() {
+				for range schedules {
+					if _, err := s.Sweep(context.Background()); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		all.Wait()
+	}
+	for _, id := range ids {
+		if runs, sc := r.runs(t, id), r.schedule(t, id); len(runs) != ticks || sc.Missed != 0 || *sc.LastTaskID != runs[ticks-1].ID {
+			t.Errorf("%d runs and %d missed after %d ticks", len(runs), sc.Missed, ticks)
+		}
+	}
+}
+
+func TestATickThatIsCutOffIsRunByAnother(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.DB(t)
+	r, other := rigOn(t, pool), rigOn(t, pool)
+	sc := r.hourly(t, annInShop, func(n *task.NewSchedule) { n.Overlap = task.OverlapReplace })
+	r.comeUp(t, time.Hour)
+	r.sweep(t)
+	r.comeUp(t, time.Hour)
+	// The first server has claimed the tick, and is killed while it replaces the
+	// run before, which somebody else holds.
+	lock, err := pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lock.Exec(t.Context(), `SELECT FROM tasks FOR UPDATE`); err != nil {
+		t.Fatal(err)
+	}
+	cut := make(chan error, 1)
+	ctx, kill := context.WithCancel(t.Context())
+	go func() { _, err := r.Sweep(ctx); cut <- err }()
+	waitForLockWait(t, pool, lock)
+	if wait, err := other.Sweep(t.Context()); err != nil || wait == 0 {
+		t.Errorf("meanwhile another server: %v, %v, want it to pass by", wait, err)
+	}
+	kill()
+	if err := <-cut; err == nil {
+		t.Error("the first server was not cut off")
+	}
+	if err := lock.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for len(r.runs(t, sc.ID)) < 2 { // once the database has noticed that the first server is gone
+		if got := r.runs(t, sc.ID)[0].Status; got != task.Pending {
+			t.Fatalf("half a run is left: the one before is %s", got)
+		}
+		if _, err := other.Sweep(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.sweep(t)
+	if runs := r.runs(t, sc.ID); len(runs) != 2 || runs[0].Status != task.Cancelled {
+		t.Errorf("the runs are %v, want one more, that replaced the first", statuses(runs))
+	}
+}
+
+// waitForLockWait returns when somebody waits for what a transaction holds.
+func waitForLockWait(t *testing.T, pool *pgxpool.Pool, holder pgx.Tx) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	for {
+		var waits bool
+		err := pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_locks waiting JOIN pg_locks held USING (transactionid)
+			WHERE NOT waiting.granted AND held.granted AND held.pid = $1)`, holder.Conn().PgConn().PID()).Scan(&waits)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if waits {
+			return
+		}
+	}
+}
+
+func TestOverlapSaysWhatBecomesOfATickWhileARunIsOpen(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	manual := func(o task.Overlap) func(*task.NewSchedule) {
+		return func(n *task.NewSchedule) { n.Overlap, n.Task.Dispatch = o, task.Manual }
+	}
+	skip := r.hourly(t, annInShop, manual(task.OverlapSkip))
+	queue := r.hourly(t, annInShop, manual(task.OverlapQueue))
+	replace := r.hourly(t, annInShop, manual(task.OverlapReplace))
+	for range 3 {
+		r.comeUp(t, time.Hour)
+		r.sweep(t)
+	}
+	if runs, sc := r.runs(t, skip.ID), r.schedule(t, skip.ID); len(runs) != 1 || sc.LastResult != task.RunSkipped ||
+		!strings.Contains(sc.LastReason, runs[0].ID.String()) || *sc.LastTaskID != runs[0].ID {
+		t.Errorf("skip: %d runs, %+v", len(runs), sc)
+	}
+	if runs := r.runs(t, replace.ID); len(runs) != 3 || runs[0].Status != task.Cancelled || runs[1].Status != task.Cancelled || runs[2].Status != task.Pending {
+		t.Errorf("replace: %v", statuses(runs))
+	}
+	if got := r.audited(t, "task.cancel"); !slices.Equal(got, []string{"allowed ann shop task", "allowed ann shop task"}) {
+		t.Errorf("replace leaves in the audit log: %v", got)
+	}
+	if runs, sc := r.runs(t, queue.ID), r.schedule(t, queue.ID); len(runs) != 1 || sc.QueuedAt == nil || sc.LastResult != task.RunSkipped {
+		t.Errorf("queue: %d runs, %+v", len(runs), sc)
+	}
+	for range 2 { // the second time there is nothing that waits
+		for _, run := range r.runs(t, queue.ID) {
+			if !run.Status.Terminal() {
+				if _, err := r.Update(t.Context(), annInShop, run.ID, task.Patch{Status: task.Failed}); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		r.sweep(t)
+	}
+	if runs, sc := r.runs(t, queue.ID), r.schedule(t, queue.ID); len(runs) != 2 || sc.QueuedAt != nil || sc.LastResult != task.RunSubmitted {
+		t.Errorf("queue, after the first had ended: %d runs, %+v", len(runs), sc)
+	}
+}
+
+func statuses(tasks []task.Task) (all []task.Status) {
+	for _, t := range tasks {
+		all = append(all, t.Status)
+	}
+	return all
+}
+
+func TestAfterDowntimeTheLastTickRunsIfItIsNotTooLate(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	minutely := func(n *task.NewSchedule) { n.IntervalSeconds, n.Cron, n.DeadlineSeconds = 0, "* * * * *", 90 }
+	inTime := r.hourly(t, annInShop, func(n *task.NewSchedule) { n.DeadlineSeconds = 1800 })
+	tooLate := r.hourly(t, annInShop, func(n *task.NewSchedule) { n.DeadlineSeconds = 600 })
+	r.comeUp(t, 5*time.Hour+20*time.Minute)
+	cron, endless := r.hourly(t, annInShop, minutely), r.hourly(t, annInShop, minutely)
+	for id, past := range map[uuid.UUID]string{cron.ID: "10 minutes", endless.ID: "3 years"} {
+		if _, err := r.pool.Exec(t.Context(), `UPDATE schedules SET next_at = next_at - $2::interval WHERE id = $1`, id, past); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := time.Now()
+	r.sweep(t)
+	for _, c := range []struct {
+		what   string
+		id     uuid.UUID
+		runs   int
+		missed int64
+	}{
+		{"in time", inTime.ID, 1, 4},
+		{"too late", tooLate.ID, 0, 5},
+	} {
+		sc := r.schedule(t, c.id)
+		if runs := r.runs(t, c.id); len(runs) != c.runs || sc.Missed != c.missed || !sc.NextAt.After(before) || sc.NextAt.After(before.Add(time.Hour)) {
+			t.Errorf("%s: %d runs, %+v; want %d and %d missed", c.what, len(runs), sc, c.runs, c.missed)
+		}
+	}
+	// Which minute it is may change in between.
+	if sc := r.schedule(t, cron.ID); len(r.runs(t, cron.ID)) != 1 || sc.Missed < 9 || sc.Missed > 10 || sc.NextAt.Before(before) {
+		t.Errorf("by the minute: %+v", sc)
+	}
+	if sc := r.schedule(t, endless.ID); len(r.runs(t, endless.ID)) != 1 || sc.Missed < 10_000 || sc.Missed > 10_010 || sc.NextAt.Before(before) {
+		t.Errorf("by the minute, for years: %+v", sc)
+	}
+}
+
+func TestAPausedScheduleMissesNothing(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	sc := r.hourly(t, annInShop, func(n *task.NewSchedule) { n.Paused = true })
+	if sc.NextAt != nil || sc.Upcoming(5) != nil {
+		t.Errorf("made paused it comes at %v", sc.NextAt)
+	}
+	resumed, err := r.UpdateSchedule(t.Context(), annInShop, sc.ID, task.SchedulePatch{Paused: new(false)})
+	if err != nil || resumed.NextAt == nil || len(resumed.Upcoming(5)) != 5 {
+		t.Fatalf("resumed: %+v, %v", resumed, err)
+	}
+	r.comeUp(t, 30*time.Minute)
+	paused, err := r.UpdateSchedule(t.Context(), bobInShop, sc.ID, task.SchedulePatch{Paused: new(true)})
+	if err != nil || paused.NextAt != nil || paused.UserID != "ann" {
+		t.Fatalf("paused: %+v, %v", paused, err)
+	}
+	r.sweep(t)
+	again, err := r.UpdateSchedule(t.Context(), annInShop, sc.ID, task.SchedulePatch{Paused: new(false)})
+	if err != nil || again.Missed != 0 || len(r.runs(t, sc.ID)) != 0 || time.Until(*again.NextAt) < 50*time.Minute {
+		t.Errorf("resumed again: %+v, %v", again, err)
+	}
+}
+
+func TestWhatIsDeniedByTheTimeOfTheTickIsNotSubmitted(t *testing.T) {
+	t.Parallel()
+	for what, deny := range map[string]func(r rig){
+		"the policies changed": func(r rig) { r.rights.forbid("general-purpose", "not at night") },
+		"the user is gone":     func(r rig) { r.rights.gone = map[string]bool{"ann": true} },
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			sc := r.hourly(t, annInShop, func(n *task.NewSchedule) { n.Overlap = task.OverlapReplace })
+			r.comeUp(t, time.Hour)
+			r.sweep(t)
+			deny(r)
+			r.comeUp(t, time.Hour)
+			r.sweep(t)
+			now := r.schedule(t, sc.ID)
+			if runs := r.runs(t, sc.ID); len(runs) != 1 || runs[0].Status != task.Pending {
+				t.Errorf("the runs are %v: nothing is submitted, nor replaced", statuses(runs))
+			}
+			if now.LastResult != task.RunDenied || now.LastReason == "" || !now.NextAt.After(time.Now()) {
+				t.Errorf("the schedule says %q: %q", now.LastResult, now.LastReason)
+			}
+			if got := r.audited(t, "schedule.run"); !slices.Equal(got, []string{"denied ann shop schedule"}) {
+				t.Errorf("the audit log has %v", got)
+			}
+		})
+	}
+}
+
+func TestWhatCannotRunIsRecordedAndTriedAgainAtTheNextTick(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	sc, poison := r.hourly(t, annInShop, nil), r.hourly(t, annInShop, nil)
+	if _, err := r.pool.Exec(t.Context(), `UPDATE schedules SET task = CASE id WHEN $1 THEN replace(task::text, 'general-purpose', 'idle')
+		ELSE replace(task::text, 'the report', 'the\u0000report') END::json`, sc.ID); err != nil {
+		t.Fatal(err)
+	}
+	r.comeUp(t, time.Hour)
+	r.sweep(t)
+	for id, want := range map[uuid.UUID]string{sc.ID: "needs a model", poison.ID: ""} {
+		now := r.schedule(t, id)
+		if now.LastResult != task.RunFailed || !strings.Contains(now.LastReason, want) || len(r.runs(t, id)) != 0 || !now.NextAt.After(time.Now()) {
+			t.Errorf("the schedule says %q: %q", now.LastResult, now.LastReason)
+		}
+	}
+}
+
+func TestTriggerRunsAtOnceByTheRightsOfWhoAsks(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	sc := r.hourly(t, annInShop, func(n *task.NewSchedule) { n.Paused = true; n.Task.Dispatch = task.Manual })
+	for _, c := range []policy.Caller{bobInShop, root} {
+		got, err := r.TriggerSchedule(t.Context(), c, sc.ID)
+		if err != nil || got.UserID != c.UserID || got.SessionID != c.SessionID || got.ProjectID != "shop" || *got.ScheduleID != sc.ID {
+			t.Errorf("triggered by %s: %+v, %v", c.UserID, got, err)
+		}
+	}
+	now := r.schedule(t, sc.ID)
+	if now.LastResult != task.RunSubmitted || now.LastTickAt != nil || *now.LastTaskID != r.runs(t, sc.ID)[1].ID || !now.Paused || now.UserID != "ann" {
+		t.Errorf("afterwards the schedule is %+v", now)
+	}
+	_, err := r.TriggerSchedule(t.Context(), policy.Caller{UserID: "eve", ProjectID: "shop", Roles: []policy.Role{policy.ReadOnly}}, sc.ID)
+	wantFault(t, err, fault.Forbidden)
+	if denials := r.rights.denials(); len(denials) != 1 || denials[0].Action != "schedule.run" {
+		t.Errorf("recorded %+v", denials)
+	}
+}
+
+func TestWhoeverChangesAScheduleTakesItOver(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	sc := r.hourly(t, annInShop, nil)
+	changed, err := r.UpdateSchedule(t.Context(), bobInShop, sc.ID, task.SchedulePatch{
+		Cron: new("0 3 * * mon-fri"), TimeZone: new("Europe/Berlin"), Task: &task.New{Description: "bob's", Dispatch: task.Manual},
+	})
+	if err != nil || changed.UserID != "bob" || changed.SessionID != "s2" || changed.IntervalSeconds != 0 || changed.Task.Description != "bob's" ||
+		changed.NextAt.Equal(*sc.NextAt) {
+		t.Fatalf("changed: %+v, %v", changed, err)
+	}
+	r.comeUp(t, 8*24*time.Hour)
+	if _, err := r.pool.Exec(t.Context(), `UPDATE schedules SET next_at = now()`); err != nil {
+		t.Fatal(err)
+	}
+	r.sweep(t)
+	if runs := r.runs(t, sc.ID); len(runs) != 1 || runs[0].UserID != "bob" || runs[0].SessionID != "s2" {
+		t.Errorf("it runs %+v", runs)
+	}
+	if err := r.DeleteSchedule(t.Context(), annInShop, sc.ID); err != nil {
+		t.Fatal(err)
+	}
+	_, err = r.Schedule(t.Context(), annInShop, sc.ID)
+	wantFault(t, err, fault.NotFound)
+	if len(r.runs(t, sc.ID)) != 1 {
+		t.Error("its runs went with it")
+	}
+	if got := r.audited(t, "schedule.delete"); !slices.Equal(got, []string{"allowed ann shop schedule"}) {
+		t.Errorf("the audit log has %v", got)
+	}
+}
+
+func TestSchedulesOfOtherProjectsAreNotThere(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	sc, alone := r.hourly(t, annInShop, nil), r.hourly(t, annAlone, nil)
+	for _, c := range []policy.Caller{annInBank, bobAlone} {
+		for _, id := range []uuid.UUID{sc.ID, alone.ID, uuid.New()} {
+			for what, err := range map[string]error{
+				"get":     second(r.Schedule(t.Context(), c, id)),
+				"update":  second(r.UpdateSchedule(t.Context(), c, id, task.SchedulePatch{Paused: new(true)})),
+				"trigger": second(r.TriggerSchedule(t.Context(), c, id)),
+				"delete":  r.DeleteSchedule(t.Context(), c, id),
+			} {
+				if fault.CodeOf(err) != fault.NotFound {
+					t.Errorf("%s by %s in %q: %v, want not-found", what, c.UserID, c.ProjectID, err)
+				}
+			}
+		}
+		if all, _, err := r.Schedules(t.Context(), c, uuid.Max, 10); err != nil || len(all) != 0 {
+			t.Errorf("%s in %q lists %d, %v", c.UserID, c.ProjectID, len(all), err)
+		}
+		var n int
+		if err := r.ReadAs(t.Context(), c, `SELECT count(*) FROM schedules`, func(rows pgx.Rows) (err error) {
+			n, err = pgx.CollectExactlyOneRow(rows, pgx.RowTo[int])
+			return err
+		}); err != nil || n != 0 {
+			t.Errorf("the database shows %s in %q %d schedules, %v", c.UserID, c.ProjectID, n, err)
+		}
+	}
+	all, more, err := r.Schedules(t.Context(), root, uuid.Max, 1)
+	if err != nil || !more || len(all) != 1 || all[0].ID != alone.ID {
+		t.Errorf("the first page: %v, %v, %v", all, more, err)
+	}
+	all, more, err = r.Schedules(t.Context(), root, alone.ID, 1)
+	if err != nil || more || len(all) != 1 || all[0].ID != sc.ID {
+		t.Errorf("the second page: %v, %v, %v", all, more, err)
+	}
+}
+
+func TestSchedulesThatMakeNoSenseAreRefused(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	parent := r.manual(t).ID
+	for field, change := range map[string]func(*task.NewSchedule){
+		"body.name":                    func(n *task.NewSchedule) { n.Name = "" },
+		"body.cron both":               func(n *task.NewSchedule) { n.Cron = "* * * * *" },
+		"body.cron none":               func(n *task.NewSchedule) { n.IntervalSeconds = 0 },
+		"body.cron seconds":            func(n *task.NewSchedule) { n.IntervalSeconds, n.Cron = 0, "* * * * * *" },
+		"body.cron word":               func(n *task.NewSchedule) { n.IntervalSeconds, n.Cron = 0, "@daily" },
+		"body.cron zone":               func(n *task.NewSchedule) { n.IntervalSeconds, n.Cron = 0, "TZ=UTC * * * *" },
+		"body.cron range":              func(n *task.NewSchedule) { n.IntervalSeconds, n.Cron = 0, "60 * * * *" },
+		"body.cron never":              func(n *task.NewSchedule) { n.IntervalSeconds, n.Cron = 0, "0 0 30 2 *" },
+		"body.cron long":               func(n *task.NewSchedule) { n.IntervalSeconds, n.Cron = 0, strings.Repeat("1,", 100)+"1 * * * *" },
+		"body.timeZone":                func(n *task.NewSchedule) { n.IntervalSeconds, n.Cron, n.TimeZone = 0, "* * * * *", "../etc/passwd" },
+		"body.timeZone local":          func(n *task.NewSchedule) { n.IntervalSeconds, n.Cron, n.TimeZone = 0, "* * * * *", "Local" },
+		"body.timeZone alone":          func(n *task.NewSchedule) { n.TimeZone = "UTC" },
+		"body.intervalSeconds":         func(n *task.NewSchedule) { n.IntervalSeconds = 9 },
+		"body.overlap":                 func(n *task.NewSchedule) { n.Overlap = "both" },
+		"body.startingDeadlineSeconds": func(n *task.NewSchedule) { n.DeadlineSeconds = 9 },
+		"body.task.description":        func(n *task.NewSchedule) { n.Task.Description = "" },
+		"body.task.agentId":            func(n *task.NewSchedule) { n.Task.AgentID = "nobody" },
+		"body.task.runAfter":           func(n *task.NewSchedule) { n.Task.RunAfter = new(time.Now()) },
+		"body.task.parentTaskId":       func(n *task.NewSchedule) { n.Task.ParentTaskID = &parent },
+		"body.task.dependsOn":          func(n *task.NewSchedule) { n.Task.DependsOn = []uuid.UUID{parent} },
+		"body.task.projectId":          func(n *task.NewSchedule) { n.Task.ProjectID = "bank" },
+		"body.task.sessionId":          func(n *task.NewSchedule) { n.Task.SessionID = "s9" },
+	} {
+		n := task.NewSchedule{Name: "report", IntervalSeconds: 3600, Task: task.New{Description: "d"}}
+		change(&n)
+		_, err := r.CreateSchedule(t.Context(), annInShop, n)
+		var f *fault.Error
+		if !errors.As(err, &f) || f.Code != fault.Invalid || len(f.Fields) != 1 || f.Fields[0].Path != strings.Fields(field)[0] {
+			t.Errorf("%s: %v", field, err)
+		}
+	}
+	_, err := r.CreateSchedule(t.Context(), annInShop, task.NewSchedule{Name: "n", IntervalSeconds: 60, Task: task.New{Description: "d", AgentID: "idle"}})
+	wantFault(t, err, fault.AgentUnavailable)
+	r.rights.forbid("general-purpose", "no")
+	_, err = r.CreateSchedule(t.Context(), annInShop, task.NewSchedule{Name: "n", IntervalSeconds: 60, Task: task.New{Description: "d"}})
+	wantFault(t, err, fault.Forbidden)
+	if all, _, err := r.Schedules(t.Context(), root, uuid.Max, 10); err != nil || len(all) != 0 {
+		t.Errorf("%d were made, %v", len(all), err)
+	}
+	_, err = r.UpdateSchedule(t.Context(), annInShop, uuid.New(), task.SchedulePatch{})
+	wantFault(t, err, fault.Invalid)
+}
+
+func TestTwoChangesAtOnceDoNotOverwriteEachOther(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	sc := r.hourly(t, annInShop, nil)
+	var all sync.WaitGroup
+	results := make(chan error, 8)
+	for i := range 8 {
+		all.Go(func() {
+			_, err := r.UpdateSchedule(context.Background(), annInShop, sc.ID, task.SchedulePatch{Name: new(fmt.Sprint(i))})
+			results <- err
+		})
+	}
+	all.Wait()
+	close(results)
+	applied := 0
+	for err := range results {
+		if err == nil {
+			applied++
+		} else if fault.CodeOf(err) != fault.Conflict {
+			t.Error(err)
+		}
+	}
+	if entries := r.audited(t, "schedule.update"); applied == 0 || len(entries) != applied {
+		t.Errorf("%d changes, %d audit entries", applied, len(entries))
+	}
+}
