@@ -131,9 +131,11 @@ type call struct {
 	once   bool          // not to be sent again once it may have left
 	wait   time.Duration // how long the server is asked to wait, besides its work
 
-	anonymous bool      // it shows no token: it is how one is had
-	pending   error     // what 202 means; nil: a success
-	sink      io.Writer // takes the answer as it comes, however long it is, instead of out
+	anonymous bool         // it shows no token: it is how one is had
+	pending   error        // what 202 means; nil: a success
+	content   *upload      // the body, instead of in
+	answer    *http.Header // is set to what the answer says of itself
+	sink      io.Writer    // takes the answer as it comes, however long it is, instead of out
 }
 
 func (c *Client) do(ctx context.Context, r call) error {
@@ -167,7 +169,7 @@ func (c *Client) do(ctx context.Context, r call) error {
 // attempt sends r once and reports whether it makes sense, and is safe, to send
 // it again.
 func (c *Client) attempt(ctx context.Context, r call, body []byte) (again bool, err error) {
-	if r.sink == nil {
+	if r.sink == nil && r.content == nil {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, attemptTimeout+r.wait)
 		defer cancel()
@@ -186,6 +188,9 @@ func (c *Client) attempt(ctx context.Context, r call, body []byte) (again bool, 
 	}
 	if res.StatusCode == http.StatusAccepted && r.pending != nil {
 		return false, r.pending
+	}
+	if r.answer != nil {
+		*r.answer = res.Header
 	}
 	if r.sink != nil {
 		n, err := io.Copy(r.sink, res.Body)
@@ -223,9 +228,15 @@ func (c *Client) request(ctx context.Context, r call, body []byte, t Token) (*ht
 	if err != nil {
 		return nil, err
 	}
-	if r.in == nil {
+	switch {
+	case r.content != nil:
+		req.GetBody, req.ContentLength = nil, r.content.size
+		if req.Body, err = r.content.begin(); err != nil {
+			return nil, err
+		}
+	case r.in == nil:
 		req.Body, req.GetBody, req.ContentLength = nil, nil, 0
-	} else {
+	default:
 		req.Header.Set("Content-Type", "application/json")
 	}
 	req.Header.Set("Accept", "application/json")

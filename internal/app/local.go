@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/google/uuid"
@@ -120,6 +121,20 @@ func (l localServer) Authorize(ctx context.Context, taskID, leaseToken, skillID 
 	}
 	d, err := l.tasks.Authorize(ctx, task.InProcess, id, token, skillID, question, httpapi.NewToolCall(u.Tool))
 	return httpapi.WireSkillDecision(d), forWorker(err)
+}
+
+func (l localServer) PutArtifact(ctx context.Context, taskID, leaseToken, name, contentType string, content io.ReadSeeker) error {
+	id, err := uuid.Parse(taskID)
+	if err != nil {
+		return fmt.Errorf("read a task id: %w", err)
+	}
+	token, err := uuid.Parse(leaseToken)
+	if err != nil {
+		return fmt.Errorf("read a lease token: %w", err)
+	}
+	n := task.NewArtifact{TaskID: id, Lease: &token, Name: name, ContentType: contentType, Size: -1}
+	_, _, err = l.tasks.PutArtifact(ctx, task.InProcess, n, content)
+	return forWorker(err)
 }
 
 // forWorker says of an error what a worker must know: whether its lease is

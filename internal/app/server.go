@@ -21,6 +21,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/coderclaw/runtime/internal/artifact"
 	"github.com/coderclaw/runtime/internal/audit"
 	"github.com/coderclaw/runtime/internal/config"
 	"github.com/coderclaw/runtime/internal/httpapi"
@@ -174,7 +175,8 @@ func newServer(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, log *
 	s.tasks = task.NewService(pool, task.Options{
 		Agents: runnable{agents}, Access: agents, Submitters: submitters{s.identity, access(cfg)}, Recorder: s.audit,
 		Bus: s.bus, Log: log, Shared: shared, Lease: cfg.WorkerLease,
-		Watched: func() bool { return s.http == nil || s.http.Streaming() },
+		Watched:  func() bool { return s.http == nil || s.http.Streaming() },
+		Contents: []task.Contents{artifact.NewChunks(pool)}, MaxArtifact: int64(cfg.Artifacts.MaxBytes), MaxArtifacts: int64(cfg.Artifacts.MaxTaskBytes), Retention: time.Duration(cfg.Retention),
 		Claimed: func(waited time.Duration) { claims.Observe(waited.Seconds()) },
 	})
 	if err := s.tasks.Prepare(ctx); err != nil {
@@ -191,7 +193,7 @@ func newServer(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, log *
 		hosts = append([]string{}, names...)
 	}
 	s.http, err = httpapi.New(httpapi.Options{
-		Tasks: s.tasks, Workers: s.tasks, Limiter: s.tasks, Registry: agents, Bus: s.bus, Access: access(cfg),
+		Tasks: s.tasks, Workers: s.tasks, Artifacts: s.tasks, Limiter: s.tasks, Registry: agents, Bus: s.bus, Access: access(cfg),
 		Identity: s.identity, Policies: agents, Documents: agents, Recorder: s.audit, Audit: s.audit, PublicURL: publicURL(cfg), Config: runtimeConfig(cfg),
 		Proxies: cfg.TrustedProxies, Hosts: hosts, Origins: cfg.CORSOrigins,
 		Limits:  httpapi.Limits{Principal: cfg.RateLimit, Anonymous: cfg.RateLimitAnonymous, Streams: cfg.MaxStreamsPerPrincipal},
@@ -214,7 +216,7 @@ func newServer(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, log *
 	}
 	s.worker = worker.New(worker.Config{
 		ID: id, Server: localServer{s.tasks, agents}, Executors: executors,
-		Capacity: cfg.MaxConcurrentTasks, Grace: cfg.ShutdownGrace, Log: log, Version: version,
+		Capacity: cfg.MaxConcurrentTasks, Grace: cfg.ShutdownGrace, MaxArtifact: int64(cfg.Artifacts.MaxBytes), Log: log, Version: version,
 	})
 	return s, nil
 }
@@ -253,6 +255,7 @@ func (s *server) run(ctx context.Context) error {
 	var background errgroup.Group
 	background.Go(func() error { return s.http.Run(engine) })
 	background.Go(func() error { return s.tasks.Run(engine) })
+	background.Go(func() error { return s.tasks.Clean(engine) })
 	background.Go(func() error { return s.identity.Run(engine) })
 	background.Go(func() error { return s.providers.run(engine) })
 	background.Go(func() error { return s.audit.Run(engine) })

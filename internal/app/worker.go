@@ -113,7 +113,8 @@ func newRemoteWorker(ctx context.Context, cfg config.Config, log *slog.Logger) (
 	}
 	return worker.New(worker.Config{
 		ID: name, Server: worker.Remote{Client: client}, Executors: executors, Agents: offers, Definitions: definitions,
-		Labels: cfg.Worker.Labels, Capacity: cfg.MaxConcurrentTasks, Grace: cfg.ShutdownGrace, Log: log, Version: version,
+		Labels: cfg.Worker.Labels, Capacity: cfg.MaxConcurrentTasks, Grace: cfg.ShutdownGrace,
+		MaxArtifact: int64(cfg.Artifacts.MaxBytes), Log: log, Version: version,
 	}), nil
 }
 

@@ -102,11 +102,16 @@ func records(name string) map[string]any {
 		"GET /v1/config/security/diff":       api.PolicyDiff{From: 7, To: 8, Diff: "-a\n+" + name + "\n", Weakens: doc.Weakens},
 		"POST /v1/policy/simulate": api.PolicySimulationResult{Decisions: 40, ChangedCount: 1, Skipped: 2, Complete: true,
 			Changed: []api.ChangedOutcome{{EntryID: "e1", UserID: name, Action: "task.submit", Was: "allowed", Now: decision}}},
-		"GET /v1/audit":            api.AuditList{Items: []api.AuditEntry{entry}},
-		"GET /v1/audit/export":     "CEF:0|" + name + "\nCEF:0|two\n",
-		"GET /v1/audit/checkpoint": api.AuditCheckpoint{Note: "claw\n3\nroot" + name + "\n\n— claw sig\n", Size: 3, Verifier: "claw+1+x"},
-		"GET /v1/audit/e1/proof":   api.AuditProof{Index: 2, Leaf: []byte("leaf"), Hashes: []string{"aGFzaA==", name}, Checkpoint: "claw\n3\nroot\n"},
-		"GET /v1/me":               api.Me{UserID: name, Roles: []string{name}, AllProjects: true, DeviceTrust: "untrusted"},
+		"GET /v1/tasks/t1/artifacts": api.ArtifactList{Items: []api.Artifact{
+			{TaskID: "t1", Name: name, Size: 1023, ContentType: name, CreatedAt: hourAgo, CreatedBy: name}, {TaskID: "t1", Name: "big", Size: 64 << 20, ContentType: "a/b", CreatedAt: hourAgo, CreatedBy: "x"},
+		}},
+		"PUT /v1/tasks/t1/artifacts/x.html": api.Artifact{TaskID: "t1", Name: name, Size: 5},
+		"DELETE /v1/tasks/t1/artifacts/a":   nil,
+		"GET /v1/audit":                     api.AuditList{Items: []api.AuditEntry{entry}},
+		"GET /v1/audit/export":              "CEF:0|" + name + "\nCEF:0|two\n",
+		"GET /v1/audit/checkpoint":          api.AuditCheckpoint{Note: "claw\n3\nroot" + name + "\n\n— claw sig\n", Size: 3, Verifier: "claw+1+x"},
+		"GET /v1/audit/e1/proof":            api.AuditProof{Index: 2, Leaf: []byte("leaf"), Hashes: []string{"aGFzaA==", name}, Checkpoint: "claw\n3\nroot\n"},
+		"GET /v1/me":                        api.Me{UserID: name, Roles: []string{name}, AllProjects: true, DeviceTrust: "untrusted"},
 	}
 }
 
@@ -153,6 +158,9 @@ var commands = []struct {
 	{"limits list", "GET /v1/limits", "KIND   OF   RUNNING AT MOST  BY\nagent  bob  2                bob\n", ""},
 	{"limits set agent 2", `PUT /v1/limits/agent {"maxConcurrentTasks":2}`, "each agent: 2\n", ""},
 	{"limits delete agent --of a", "DELETE /v1/limits/agent?name=a", "agent a: no limit\n", ""},
+	{"artifacts list t1", "GET /v1/tasks/t1/artifacts", "NAME  SIZE      TYPE  AGE  BY\nbob   1023 B    bob   1h   bob\nbig   64.0 MiB  a/b   1h   x\n", ""},
+	{"artifacts put t1 - --name x.html", "PUT /v1/tasks/t1/artifacts/x.html hush", "bob: 5 B\n", ""},
+	{"artifacts delete t1 a", "DELETE /v1/tasks/t1/artifacts/a", "a deleted\n", ""},
 	{"retry t1 --idempotency-key k", "POST /v1/tasks/t1/retry", "t2\n", ""},
 	{"tasks cancel --label k=v --status pending", "POST /v1/tasks/cancel?label=k%3Dv&status=pending", "3 cancelled\n", "1 may not be cancelled by you.\n"},
 	{"tasks tree t1", "GET /v1/tasks/t1/tree", "t1 running bob\n  t2 failed bob\n    t4 failed \n  t3 pending \n", ""},

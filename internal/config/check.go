@@ -15,9 +15,13 @@ const (
 	minTasks = 0
 	maxTasks = 10_000
 
-	maxPerSecond  = 1_000_000
-	maxStreams    = 1_000_000
-	maxRetention  = 36_500 // days
+	maxPerSecond = 1_000_000
+	maxStreams   = 1_000_000
+	maxRetention = 36_500 // days
+	minRetention = time.Hour
+	// maxArtifactBytes is what can be sent in an hour, generously.
+	maxArtifactBytes = 1 << 40
+
 	maxSessionMax = 24 * time.Hour
 	minLease      = 2 * time.Second
 	maxLease      = 10 * time.Minute
@@ -47,6 +51,20 @@ func (c *Config) check(serves bool) error {
 		if s.value < 0 || s.value > s.max {
 			refuse("%s: %d is not within 0 to %d", s.variable, s.value, s.max)
 		}
+	}
+	for _, s := range []struct {
+		variable string
+		value    int
+	}{
+		{"CODERCLAW_ARTIFACTS_MAX_BYTES", c.Artifacts.MaxBytes},
+		{"CODERCLAW_ARTIFACTS_MAX_TASK_BYTES", c.Artifacts.MaxTaskBytes},
+	} {
+		if s.value < 1 || s.value > maxArtifactBytes {
+			refuse("%s: %d is not within 1 to %d", s.variable, s.value, maxArtifactBytes)
+		}
+	}
+	if r := time.Duration(c.Retention); r != 0 && (r < minRetention || r > maxRetention*24*time.Hour) {
+		refuse("CODERCLAW_RETENTION: %s is neither 0 nor within %s to %d days", r, minRetention, maxRetention)
 	}
 	if c.ShutdownGrace < 0 {
 		refuse("CODERCLAW_SHUTDOWN_GRACE: %s is negative", c.ShutdownGrace)

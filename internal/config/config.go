@@ -142,6 +142,13 @@ type Config struct {
 	// What runs the agents that need a model when there is no endpoint.
 	ACP ACP
 
+	// The files that tasks leave behind.
+	Artifacts Artifacts
+	// CODERCLAW_RETENTION: how long tasks are kept after they ended, at least an
+	// hour, with their events and artifacts: days such as 30d, or a duration.
+	// They go by whole weeks. Default: 0, for ever.
+	Retention Age
+
 	// CODERCLAW_URL: the server that a worker serves, and clients ask.
 	URL string
 	// What a worker is.
@@ -193,6 +200,16 @@ type LLM struct {
 	APIKey Secret `split_words:"true"`
 	// CODERCLAW_LLM_MODEL: the model for tasks and agents that name none.
 	Model string
+}
+
+// Artifacts bounds the files that tasks leave behind.
+type Artifacts struct {
+	// CODERCLAW_ARTIFACTS_MAX_BYTES: how many bytes one may have. Default:
+	// 67108864, 64 MiB.
+	MaxBytes int `split_words:"true"`
+	// CODERCLAW_ARTIFACTS_MAX_TASK_BYTES: how many those of a task may have
+	// together. Default: 1073741824, 1 GiB.
+	MaxTaskBytes int `split_words:"true"`
 }
 
 // ACP is an agent that speaks the Agent Client Protocol and brings its own
@@ -248,6 +265,7 @@ func Default() Config {
 		MaxStreamsPerPrincipal: 200,
 		SessionTTL:             12 * time.Hour,
 		SessionMax:             24 * time.Hour,
+		Artifacts:              Artifacts{MaxBytes: 64 << 20, MaxTaskBytes: 1 << 30},
 		ConfigDir:              configDir,
 		DataDir:                dataDir,
 		WorkspaceRoot:          workspace,

@@ -5,7 +5,9 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 )
 
 // Mode is how far the runtime reaches.
@@ -93,6 +95,28 @@ func choose[T ~string](into *T, text []byte, allowed ...T) error {
 		return fmt.Errorf("%.40q is not one of %s", text, strings.Join(names, ", "))
 	}
 	*into = T(text)
+	return nil
+}
+
+// Age is a time that has passed, in the environment in days, as 30d, or as a
+// duration such as 12h.
+type Age time.Duration
+
+// UnmarshalText accepts a number of days and durations.
+func (a *Age) UnmarshalText(text []byte) error {
+	if days, ok := strings.CutSuffix(string(text), "d"); ok {
+		n, err := strconv.Atoi(days)
+		if err != nil || n < 0 || n > maxRetention {
+			return fmt.Errorf("%.40q is not a number of days from 0d to %dd", text, maxRetention)
+		}
+		*a = Age(time.Duration(n) * 24 * time.Hour)
+		return nil
+	}
+	d, err := time.ParseDuration(string(text))
+	if err != nil {
+		return fmt.Errorf("%.40q is not a number of days such as 30d, nor a duration such as 12h", text)
+	}
+	*a = Age(d)
 	return nil
 }
 

@@ -43,9 +43,9 @@ func (o *Origins) CORS(next http.Handler) http.Handler {
 			http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete,
 		},
 		AllowedHeaders: []string{
-			"Accept", "Authorization", "Content-Type", "DPoP", "Idempotency-Key", "If-Match", "If-None-Match", "Last-Event-ID", "X-Request-Id",
+			"Accept", "Authorization", "Content-Digest", "Content-Type", "DPoP", "Idempotency-Key", "If-Match", "If-None-Match", "If-Range", "Last-Event-ID", "Range", "X-Request-Id",
 		},
-		ExposedHeaders:   []string{"DPoP-Nonce", "ETag", "Location", "Retry-After", "WWW-Authenticate", "X-Request-Id"},
+		ExposedHeaders:   []string{"Content-Disposition", "Content-Range", "DPoP-Nonce", "ETag", "Location", "Repr-Digest", "Retry-After", "WWW-Authenticate", "X-Request-Id"},
 		AllowCredentials: true,
 		MaxAge:           int(preflightAge.Seconds()),
 	})(next)

@@ -33,6 +33,8 @@ const (
 	AgentUnavailable Code = "agent-unavailable"
 	// IdempotencyMismatch: the Idempotency-Key was used with another request.
 	IdempotencyMismatch Code = "idempotency-key-reused"
+	// TooLarge: more bytes than are taken.
+	TooLarge Code = "too-large"
 	// TooMany: a limit on how much one caller may hold or ask is reached.
 	TooMany Code = "too-many"
 	// Unavailable: a part that the request needs is down; try again later.

@@ -152,12 +152,9 @@ func (s *Server) exportAudit(ctx context.Context, c policy.Caller, in *struct {
 	FormatInput
 }) (*huma.StreamResponse, error) {
 	q, format := in.query(), audit.Format(in.Format)
-	release := func() {}
-	if !s.unlimited(c) {
-		var ok bool
-		if release, ok = s.limits.streams.Acquire(c.UserID); !ok {
-			return nil, fault.New(fault.TooMany, "too many streams are open for %s", c.UserID)
-		}
+	release, err := s.takeStream(c)
+	if err != nil {
+		return nil, err
 	}
 	none, err := s.mayAudit(ctx, c, &q, "audit.export", "")
 	if err != nil {

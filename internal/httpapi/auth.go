@@ -221,6 +221,12 @@ func callerOf(ctx context.Context) policy.Caller {
 // mayFollow reports whether the caller may go on following a stream: sessions
 // end and are revoked, and policies change, while it is open.
 func (s *Server) mayFollow(ctx context.Context, c *policy.Caller) bool {
+	return s.stillMay(ctx, c, policy.TaskRead, "task.read")
+}
+
+// stillMay reports whether the caller, whom it brings up to date, may go on with
+// what it was allowed when it began.
+func (s *Server) stillMay(ctx context.Context, c *policy.Caller, p policy.Permission, action string) bool {
 	if c.SessionID != "" {
 		now, err := s.identity.Valid(ctx, *c)
 		if err != nil {
@@ -228,6 +234,6 @@ func (s *Server) mayFollow(ctx context.Context, c *policy.Caller) bool {
 		}
 		*c = now
 	}
-	d, err := s.policies.Decide(ctx, *c, policy.Request{Permission: policy.TaskRead, Action: "task.read", ProjectID: c.ProjectID})
+	d, err := s.policies.Decide(ctx, *c, policy.Request{Permission: p, Action: action, ProjectID: c.ProjectID})
 	return err == nil && d.Allowed
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/coderclaw/runtime/internal/edge"
+	"github.com/coderclaw/runtime/internal/fault"
 	"github.com/coderclaw/runtime/internal/policy"
 )
 
@@ -43,6 +44,19 @@ func newLimits(l Limits) limits {
 // and whoever needs no credential on this machine.
 func (s *Server) unlimited(c policy.Caller) bool {
 	return c.UserID == Operator.UserID || c.Worker != nil || c.Local && c.UserID == s.access.Anonymous.UserID
+}
+
+// takeStream takes one of the caller's places for what may stay open for long,
+// and returns how to give it back.
+func (s *Server) takeStream(c policy.Caller) (release func(), err error) {
+	if s.unlimited(c) {
+		return func() {}, nil
+	}
+	release, ok := s.limits.streams.Acquire(c.UserID)
+	if !ok {
+		return nil, fault.New(fault.TooMany, "too many streams are open for %s", c.UserID)
+	}
+	return release, nil
 }
 
 func (s *Server) limited(l *edge.Limiter, key string) *Problem {

@@ -25,6 +25,7 @@ func newConfig() huma.Config {
 	cfg.Servers = []*huma.Server{{URL: "/", Description: "The server that serves this document."}}
 	cfg.Tags = []*huma.Tag{
 		{Name: "Tasks", Description: "Submit, list, change and cancel tasks."},
+		{Name: "Artifacts", Description: "Files that tasks leave behind."},
 		{Name: "People", Description: "What agents ask of people: to answer, to approve and to deny."},
 		{Name: "Schedules", Description: "Submit tasks again and again."},
 		{Name: "Streams", Description: "Follow tasks as they run (Server-Sent Events)."},

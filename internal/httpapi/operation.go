@@ -22,11 +22,12 @@ type operation struct {
 	tag        string
 	summary    string
 	detail     string
-	status     int           // of success; default 200
-	wait       time.Duration // how long it may wait for a task, besides its work
-	workers    bool          // it is also for workers' credentials, which have no permissions
-	body       int64         // the largest body that is read; default maxBody
-	errors     []int         // besides those that every operation can answer with
+	status     int               // of success; default 200
+	wait       time.Duration     // how long it may wait for a task, besides its work
+	workers    bool              // it is also for workers' credentials, which have no permissions
+	body       int64             // the largest body that is read; default maxBody
+	request    *huma.RequestBody // what the handler reads by itself
+	errors     []int             // besides those that every operation can answer with
 	responses  map[string]*huma.Response
 }
 
@@ -49,14 +50,14 @@ func handle[I, O any](s *Server, op operation, h func(context.Context, policy.Ca
 		errs = append(errs, http.StatusUnauthorized, http.StatusForbidden)
 		security = append(security, map[string][]string{"bearer": {}})
 	}
-	if op.method != http.MethodGet && op.method != http.MethodDelete {
+	if op.method != http.MethodGet && op.method != http.MethodHead && op.method != http.MethodDelete {
 		errs = append(errs, http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType)
 	}
 	slices.Sort(errs)
 	huma.Register(s.api, huma.Operation{
 		OperationID: op.id, Method: op.method, Path: op.path, Tags: []string{op.tag},
 		Summary: op.summary, Description: op.detail, DefaultStatus: op.status,
-		Errors: slices.Compact(errs), Responses: op.responses, Security: security,
+		Errors: slices.Compact(errs), RequestBody: op.request, Responses: op.responses, Security: security,
 		MaxBodyBytes: cmp.Or(op.body, maxBody), RejectUnknownQueryParameters: true,
 		Metadata:   map[string]any{permissionOf: op.permission, actionOf: op.action, workersOf: op.workers},
 		Extensions: map[string]any{"x-permission": string(op.permission)},

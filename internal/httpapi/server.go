@@ -30,6 +30,7 @@ type Bus interface {
 type Options struct {
 	Tasks     Tasks
 	Workers   Workers
+	Artifacts Artifacts
 	Limiter   ConcurrencyLimits
 	Registry  Registry
 	Bus       Bus
@@ -65,6 +66,7 @@ type Options struct {
 type Server struct {
 	tasks       Tasks
 	workers     Workers
+	artifacts   Artifacts
 	concurrency ConcurrencyLimits
 	registry    Registry
 	access      Access
@@ -100,7 +102,7 @@ type Server struct {
 // New returns a server. Its streams live while Run runs.
 func New(o Options) (*Server, error) {
 	s := &Server{
-		tasks: o.Tasks, workers: o.Workers, concurrency: o.Limiter, registry: o.Registry, access: o.Access, ready: o.Ready,
+		tasks: o.Tasks, workers: o.Workers, artifacts: o.Artifacts, concurrency: o.Limiter, registry: o.Registry, access: o.Access, ready: o.Ready,
 		identity: o.Identity, policies: o.Policies, documents: o.Documents, config: o.Config, recorder: o.Recorder, audit: o.Audit, publicURL: o.PublicURL, limits: newLimits(o.Limits),
 		metrics: newMetrics(o.Metrics), log: o.Log, version: o.Version, mode: o.Mode,
 		started: time.Now(), router: chi.NewMux(), stopping: make(chan struct{}), writeTimeout: writeTimeout,
@@ -132,7 +134,7 @@ func New(o Options) (*Server, error) {
 	s.router.Use(origins.CORS, origins.Protect(s.ambient, refuse))
 	s.router.NotFound(s.notFound)
 	s.router.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
-		for _, m := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
+		for _, m := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
 			if s.router.Match(chi.NewRouteContext(), m, r.URL.Path) {
 				w.Header().Add("Allow", m)
 			}
@@ -147,6 +149,7 @@ func New(o Options) (*Server, error) {
 	s.registerAsking()
 	s.registerSchedules()
 	s.registerWorkers()
+	s.registerArtifacts()
 	s.registerConcurrencyLimits()
 	s.registerStreams()
 	s.registerSessions()

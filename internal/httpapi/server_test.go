@@ -21,6 +21,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/coderclaw/runtime/api"
+	"github.com/coderclaw/runtime/internal/artifact"
 	"github.com/coderclaw/runtime/internal/audit"
 	"github.com/coderclaw/runtime/internal/httpapi"
 	"github.com/coderclaw/runtime/internal/identity"
@@ -30,6 +31,9 @@ import (
 	"github.com/coderclaw/runtime/internal/stream"
 	"github.com/coderclaw/runtime/internal/task"
 )
+
+// maxArtifact is the largest artifact of a test's server.
+const maxArtifact = 24 << 20
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
@@ -111,10 +115,11 @@ func newRigWith(t testing.TB, o options) *rig {
 	}
 	r.tasks = task.NewService(o.pool, task.Options{
 		Agents: known{agents}, Access: agents, Submitters: r, Recorder: decisions, Bus: o.bus, Log: log,
+		Contents: []task.Contents{artifact.NewChunks(o.pool)}, MaxArtifact: maxArtifact,
 	})
 	r.http, err = httpapi.New(httpapi.Options{
 		Identity: r.identity, Policies: agents, Documents: agents, Recorder: decisions, Audit: decisions, PublicURL: r.url,
-		Tasks: r.tasks, Workers: r.tasks, Limiter: r.tasks, Registry: agents, Bus: o.bus, Access: o.access, Hosts: []string{}, Ready: o.ready,
+		Tasks: r.tasks, Workers: r.tasks, Artifacts: r.tasks, Limiter: r.tasks, Registry: agents, Bus: o.bus, Access: o.access, Hosts: []string{}, Ready: o.ready,
 		Metrics: prometheus.NewRegistry(), Log: log, Version: "1.2.3", Mode: "local-only",
 		Config: api.RuntimeConfig{Mode: "local-only", DefaultRoles: []string{"developer"}, PublicURL: r.url},
 	})

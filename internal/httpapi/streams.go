@@ -245,13 +245,11 @@ func (s *Server) streamTasks(ctx context.Context, c policy.Caller, in *struct {
 
 // streaming is the answer that follows a log.
 func streaming[E any](s *Server, c policy.Caller, a *followArgs[E]) (*huma.StreamResponse, error) {
-	a.caller, a.release = &c, func() {}
-	if !s.unlimited(c) {
-		var ok bool
-		if a.release, ok = s.limits.streams.Acquire(c.UserID); !ok {
-			return nil, fault.New(fault.TooMany, "too many streams are open for %s", c.UserID)
-		}
+	var err error
+	if a.release, err = s.takeStream(c); err != nil {
+		return nil, err
 	}
+	a.caller = &c
 	return &huma.StreamResponse{Body: func(hc huma.Context) {
 		requestOf(hc.Context()).stream = func(w http.ResponseWriter, r *http.Request) { follow(s, r, w, a) }
 	}}, nil

@@ -14,5 +14,11 @@ func (s *Service) ReadAs(ctx context.Context, c policy.Caller, sql string, scan 
 	return s.read(ctx, c, sql, pgx.NamedArgs{}, scan)
 }
 
+// Collect removes the contents that nobody needs any more, now.
+func (s *Service) Collect(ctx context.Context) error { return s.collect(ctx) }
+
+// Retain forgets what is too old, now.
+func (s *Service) Retain(ctx context.Context, whole bool) error { return s.retain(ctx, whole) }
+
 // Sweep does what is due now.
 func (s *Service) Sweep(ctx context.Context) (next time.Duration, err error) { return s.sweep(ctx) }

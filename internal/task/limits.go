@@ -32,6 +32,17 @@ const (
 	MaxMessageBytes     = 16 << 10
 	MaxDataBytes        = 64 << 10 // of data and of metadata
 	MaxEvents           = 100_000  // of one task, status events excepted
+
+	MaxArtifacts         = 1000 // of one task
+	MaxArtifactNameChars = 200
+	MaxContentTypeBytes  = 255
+)
+
+// How many bytes an artifact, and all of a task together, may have if nothing
+// else is configured.
+const (
+	DefaultMaxArtifact  = 64 << 20
+	DefaultMaxArtifacts = 1 << 30
 )
 
 var thinkingLevels = []string{"", "off", "minimal", "low", "medium", "high"}

@@ -20,6 +20,12 @@ const partitionAge = 7 * 24 * time.Hour
 // the current one.
 const partitionsAhead = 2
 
+// Partitions are named by the Monday.
+const (
+	partitionPrefix = "task_events_"
+	partitionLayout = "20060102"
+)
+
 // partitionLock keeps two servers from making the same partition at once.
 const partitionLock = 0x7461736b // "task"
 
@@ -46,7 +52,7 @@ func (s *Service) ensurePartitions(ctx context.Context) error {
 }
 
 func ensurePartition(ctx context.Context, tx pgx.Tx, week time.Time) error {
-	name := "task_events_" + week.Format("20060102")
+	name := partitionPrefix + week.Format(partitionLayout)
 	from, to := firstID(week), firstID(week.Add(partitionAge))
 	var exists, needed bool
 	// Events that fell to the default partition stay there, with those that

@@ -44,6 +44,16 @@ type Options struct {
 	Claimed func(waited time.Duration)
 	// Watched, if not nil, says whether anybody follows tasks in this process.
 	Watched func() bool
+	// Contents are where the bytes of artifacts are kept: new ones in the first,
+	// those from before in whichever they are in.
+	Contents []Contents
+	// MaxArtifact and MaxArtifacts are how many bytes an artifact, and all of a
+	// task together, may have. Default: 64 MiB, 1 GiB.
+	MaxArtifact  int64
+	MaxArtifacts int64
+	// Retention is how long tasks are kept after they ended, at least. Default:
+	// for ever.
+	Retention time.Duration
 	// Shared says that other processes write to the same database, so that
 	// signals can be lost and are made up for by looking.
 	Shared bool
@@ -62,6 +72,10 @@ type Service struct {
 	shared     bool
 	claimed    func(time.Duration)
 	watched    func() bool
+
+	contents                  []Contents
+	maxArtifact, maxArtifacts int64
+	retention                 time.Duration
 
 	inserts     group[*insertion]
 	sweepSoon   chan struct{} // poked when something falls due that no sweep knows of
@@ -92,11 +106,18 @@ func NewService(pool *pgxpool.Pool, o Options) *Service {
 	if o.Watched == nil {
 		o.Watched = func() bool { return true }
 	}
+	if o.MaxArtifact == 0 {
+		o.MaxArtifact = DefaultMaxArtifact
+	}
+	if o.MaxArtifacts == 0 {
+		o.MaxArtifacts = DefaultMaxArtifacts
+	}
 	if o.Claimed == nil {
 		o.Claimed = func(time.Duration) {}
 	}
 	s := &Service{
 		pool: pool, agents: o.Agents, access: o.Access, submitters: o.Submitters, recorder: o.Recorder, bus: o.Bus, log: o.Log, lease: o.Lease, shared: o.Shared, claimed: o.Claimed, watched: o.Watched,
+		contents: o.Contents, maxArtifact: o.MaxArtifact, maxArtifacts: o.MaxArtifacts, retention: o.Retention,
 		work:   map[chan struct{}]struct{}{},
 		leases: map[chan struct{}]string{}, asking: map[string]map[chan struct{}]struct{}{}, sweepSoon: make(chan struct{}, 1), recheckSoon: make(chan struct{}, 1), unparkSoon: make(chan struct{}, 1),
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/coderclaw/runtime/internal/artifact"
 	"github.com/coderclaw/runtime/internal/audit"
 	"github.com/coderclaw/runtime/internal/fault"
 	"github.com/coderclaw/runtime/internal/policy"
@@ -21,6 +22,12 @@ import (
 
 // ann is confined to no project, as the user of a server on her own machine.
 var ann = policy.Caller{UserID: "ann", AllProjects: true, Roles: []policy.Role{policy.Developer}}
+
+// maxArtifact is the largest artifact of a test's server.
+const maxArtifact = 2 << 20
+
+// retention is how long a test's server keeps tasks.
+const retention = 30 * 24 * time.Hour
 
 // anyAgent can run every agent but those named.
 type anyAgent map[string]error
@@ -100,6 +107,7 @@ func rigOn(t *testing.T, pool *pgxpool.Pool) rig {
 			},
 			Access: may, Submitters: may, Recorder: may,
 			Bus: bus, Log: slog.New(slog.DiscardHandler),
+			Contents: []task.Contents{artifact.NewChunks(pool)}, MaxArtifact: maxArtifact, MaxArtifacts: 4 * maxArtifact, Retention: retention,
 		}),
 		pool: pool, bus: bus, rights: may,
 	}

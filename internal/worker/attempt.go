@@ -68,15 +68,24 @@ func (w *Worker) carryOut(run, leased context.Context, l api.Lease, r reporter, 
 	}
 	log.InfoContext(run, "attempt started")
 
+	files := newFiles(w.MaxArtifact, r.put)
+	defer files.discard()
 	run, endRun := context.WithCancelCause(run)
 	defer endRun(nil)
 	quiet := newSilence(l.Task.SilenceSeconds, func() { endRun(errSilent) })
 	defer quiet.stop()
-	sink := newSink(run, r, quiet, func(events []api.ReportEvent) error { return r.report(leased, api.Report{Events: events}) })
+	sink := newSink(run, r, files, quiet, func(events []api.ReportEvent) error { return r.report(leased, api.Report{Events: events}) })
 	flushing, stopFlushing := context.WithCancel(leased)
 	var flush sync.WaitGroup
 	flush.Go(func() { sink.flush(flushing) })
 	output, err := execute(run, exec, executor.Job{Task: l.Task, Agent: agent}, sink)
+	if len(output) > maxOutput {
+		files.replace(outputFile, output)
+	}
+	files.deliver(leased, func(name string, err error) {
+		log.WarnContext(run, "what is more than a history holds is lost", "artifact", name, "error", err)
+		sink.Note("the artifact "+name+" could not be kept", nil)
+	})
 	stopFlushing()
 	flush.Wait()
 

@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"errors"
+	"io"
 	"net/http"
 
 	"github.com/coderclaw/runtime/api"
@@ -39,6 +40,12 @@ func (r Remote) Heartbeat(ctx context.Context, workerID string, h api.Heartbeat)
 // Report is as in Server.
 func (r Remote) Report(ctx context.Context, taskID, leaseToken string, report api.Report) error {
 	return Told(r.Client.Report(ctx, taskID, leaseToken, report))
+}
+
+// PutArtifact is as in Server.
+func (r Remote) PutArtifact(ctx context.Context, taskID, leaseToken, name, contentType string, content io.ReadSeeker) error {
+	_, err := r.Client.PutArtifact(ctx, taskID, name, content, api.WithContentType(contentType), api.UnderLease(leaseToken))
+	return Told(err)
 }
 
 // Ask is as in Server.

@@ -3,6 +3,8 @@ package worker
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"log/slog"
 	"time"
 
@@ -41,6 +43,35 @@ func (r reporter) report(ctx context.Context, report api.Report) error {
 			r.log.WarnContext(ctx, "worker cannot report, trying again", "error", err)
 			retry.wait(ctx)
 		}
+	}
+}
+
+// putPatience is how long it is tried to keep an artifact while the server
+// cannot.
+const putPatience = 2 * time.Minute
+
+// put keeps an artifact of the task. It gives up when the server refuses it,
+// when ctx is over, and after putPatience.
+func (r reporter) put(ctx context.Context, name, contentType string, content io.ReadSeeker) error {
+	began := time.Now()
+	for retry := (backoff{longest: longestPause}); ; {
+		if _, err := content.Seek(0, io.SeekStart); err != nil {
+			return fmt.Errorf("read %s again: %w", name, err)
+		}
+		err := r.server.PutArtifact(ctx, r.lease.taskID, r.lease.token, name, contentType, content)
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case errors.Is(err, ErrLeaseLost):
+			r.lease.end(ErrLeaseLost)
+			return ErrLeaseLost
+		case errors.Is(err, ErrRefused), errors.Is(err, ErrUnknown), time.Since(began) > putPatience:
+			return err
+		}
+		r.log.WarnContext(ctx, "worker cannot put an artifact, trying again", "artifact", name, "error", err)
+		retry.wait(ctx)
 	}
 }
 

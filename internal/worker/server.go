@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"errors"
+	"io"
 
 	"github.com/coderclaw/runtime/api"
 )
@@ -41,6 +42,10 @@ type Server interface {
 
 	// Report records what happened under a lease: all of r, or nothing.
 	Report(ctx context.Context, taskID, leaseToken string, r api.Report) error
+
+	// PutArtifact keeps content, to its end, as a file of the task, in place of
+	// one of that name.
+	PutArtifact(ctx context.Context, taskID, leaseToken, name, contentType string, content io.ReadSeeker) error
 
 	// Ask puts a question to people, under a lease. Asking again with the same
 	// id changes nothing and returns the question as it is.

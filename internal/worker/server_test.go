@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"slices"
 	"strconv"
@@ -42,6 +43,9 @@ type server struct {
 	draining   bool // the worker is to stop
 	renewals   int
 	most       int // leases at one time
+
+	artifacts map[string]string       // by name
+	putting   func(name string) error // what a put fails with
 
 	questions   []api.Question
 	asked       int // calls of Ask
@@ -341,6 +345,32 @@ func (s *server) Report(ctx context.Context, id, token string, r api.Report) err
 		s.set(func(s *server) { s.cutOff++ })
 	}
 	return ctx.Err()
+}
+
+func (s *server) PutArtifact(ctx context.Context, id, token, name, contentType string, content io.ReadSeeker) error {
+	if err := s.reach(ctx); err != nil {
+		return err
+	}
+	text, err := io.ReadAll(content)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sweep()
+	if !slices.ContainsFunc(s.tasks, func(t *row) bool { return t.ID == id && t.token == token }) {
+		return fmt.Errorf("task %s: %w", id, worker.ErrLeaseLost)
+	}
+	if s.putting != nil {
+		if err := s.putting(name); err != nil {
+			return err
+		}
+	}
+	if s.artifacts == nil {
+		s.artifacts = map[string]string{}
+	}
+	s.artifacts[name] = contentType + ": " + string(text)
+	return nil
 }
 
 // take makes the change that a report asks for.

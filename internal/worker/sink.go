@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"sync"
 	"time"
 
@@ -30,6 +31,8 @@ const (
 type sink struct {
 	reporter
 	send func([]api.ReportEvent) error
+	// files takes what is more than events are to hold, and artifacts.
+	files *files
 	// heard ends when nobody waits for the executor any more: from then on what
 	// does not fit is left out instead of waited for.
 	heard context.Context
@@ -49,8 +52,8 @@ type sink struct {
 	asking int        // calls that wait for people
 }
 
-func newSink(heard context.Context, r reporter, quiet *silence, send func([]api.ReportEvent) error) *sink {
-	return &sink{reporter: r, send: send, heard: heard, quiet: quiet, room: make(chan struct{}), ready: make(chan struct{}, 1)}
+func newSink(heard context.Context, r reporter, files *files, quiet *silence, send func([]api.ReportEvent) error) *sink {
+	return &sink{reporter: r, files: files, send: send, heard: heard, quiet: quiet, room: make(chan struct{}), ready: make(chan struct{}, 1)}
 }
 
 // flush reports events until ctx ends or the server takes no more.
@@ -112,12 +115,13 @@ func (s *sink) Output(text string) {
 	s.output += len(text)
 	s.mu.Unlock()
 	if room := maxStreamedOutput - before; room < len(text) {
-		if room > 0 {
-			s.pieces(prefix(text, room))
-		}
+		piece := prefix(text, max(room, 0))
+		s.pieces(piece)
 		if room >= 0 {
-			s.Note("further output is not streamed", nil)
+			s.Note("further output is not streamed: it goes to the artifact "+outputFile, nil)
 		}
+		s.quiet.broken()
+		s.files.add(outputFile, text[len(piece):])
 		return
 	}
 	s.pieces(text)
@@ -145,9 +149,16 @@ func (s *sink) Log(stream, line string) {
 	switch {
 	case n <= maxLogLines:
 		s.add(api.ReportEvent{Type: api.EventLog, Message: bounded(line, maxMessage), Data: streamData[stream]})
+		return
 	case n == maxLogLines+1:
-		s.Note(fmt.Sprintf("the agent has written %d lines: further ones are not streamed", maxLogLines), nil)
+		s.Note(fmt.Sprintf("the agent has written %d lines: further ones go to the artifact %s", maxLogLines, logFile), nil)
 	}
+	s.quiet.broken()
+	s.files.add(logFile, clean(line)+"\n")
+}
+
+func (s *sink) Artifact(ctx context.Context, name, contentType string, content io.Reader) error {
+	return s.files.keep(ctx, name, contentType, content)
 }
 
 func (s *sink) Note(message string, details any) {

@@ -184,7 +184,7 @@ func TestAnAttemptStreamsABoundedNumberOfLines(t *testing.T) {
 		if n := len(got.events); n != 10_002 {
 			t.Fatalf("%d events", n)
 		}
-		if m := got.events[10_000].Message; m != "the agent has written 10000 lines: further ones are not streamed" {
+		if m := got.events[10_000].Message; m != "the agent has written 10000 lines: further ones go to the artifact log.txt" {
 			t.Errorf("the last line is %q", m)
 		}
 	})
@@ -208,7 +208,7 @@ func TestOutputIsBoundedWhereItIsStreamedAndWhereItIsKept(t *testing.T) {
 		for _, e := range got.events {
 			if e.Type == api.EventOutput {
 				streamed += len(e.Message)
-			} else if e.Message == "further output is not streamed" {
+			} else if e.Message == "further output is not streamed: it goes to the artifact output.txt" {
 				notes++
 			}
 			if len(e.Message) > 16<<10 || !utf8.ValidString(e.Message) {

@@ -52,7 +52,10 @@ type Config struct {
 	Labels map[string]string
 	// Grace is how long attempts may go on once the worker is to stop.
 	Grace time.Duration
-	Log   *slog.Logger
+	// MaxArtifact is how many bytes of an artifact are kept at most. Default: 64
+	// MiB.
+	MaxArtifact int64
+	Log         *slog.Logger
 	// Version is the program's, for the server's list of workers.
 	Version string
 }
@@ -71,6 +74,9 @@ type Worker struct {
 // New returns a worker. Run starts it.
 func New(c Config) *Worker {
 	c.Capacity = max(c.Capacity, 1)
+	if c.MaxArtifact == 0 {
+		c.MaxArtifact = 64 << 20
+	}
 	return &Worker{
 		Config:   c,
 		instance: uuid.NewString(),

@@ -51,7 +51,9 @@ type Sink interface {
 	// or ctx, it returns the error of its context, and nobody is asked any more;
 	// any other error says that the server will not put such a question.
 	Ask(ctx context.Context, q api.NewQuestion) (api.Question, error)
-	// Artifact keeps a file with the task.
+	// Artifact keeps content, to its end, as a file of the task, in place of one
+	// of that name; an empty contentType is application/octet-stream. It returns
+	// once that is done, with an error if it cannot be.
 	Artifact(ctx context.Context, name, contentType string, content io.Reader) error
 	// Authorize asks whether the agent may use a skill now, by that call of a
 	// tool, and waits for a person's approval where one is needed. The reason
