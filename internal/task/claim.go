@@ -125,7 +125,7 @@ func (s *Service) claim(ctx context.Context, c policy.Caller, workerID string, m
 	for again := work && !draining; again && len(leases) < max; {
 		again = false
 		b := &pgx.Batch{}
-		b.Queue(`SELECT pg_advisory_xact_lock($1)`, claimLock)
+		b.Queue(takeTurnsSQL, claimLock)
 		b.Queue(claimSQL, append([]any{workerID, c.UserID, max - len(leases), s.lease}, audit.Args(entries...)...)...).Query(func(rows pgx.Rows) error {
 			all, err := pgx.CollectRows(rows, pgx.RowToStructByName[found])
 			for _, f := range all {

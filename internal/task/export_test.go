@@ -22,3 +22,13 @@ func (s *Service) Retain(ctx context.Context, whole bool) error { return s.retai
 
 // Sweep does what is due now.
 func (s *Service) Sweep(ctx context.Context) (next time.Duration, err error) { return s.sweep(ctx) }
+
+// What the tests of plans run.
+var (
+	ClaimSQL     = claimSQL
+	UnparkSQL    = unparkSQL
+	TakeTurnsSQL = takeTurnsSQL
+)
+
+// ClaimLock is what TakeTurnsSQL takes.
+const ClaimLock = claimLock

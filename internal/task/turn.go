@@ -36,6 +36,11 @@ const priorityWorth = 50
 // claimLock is taken by whoever claims or unparks.
 const claimLock = 0x7475726e // "turn"
 
+// takeTurnsSQL waits until no other claim is under way. It also keeps the planner
+// to indexes, in their order, until the transaction ends: how few tasks can be
+// claimed, are leased or parked, of how many, no statistics tell in time.
+const takeTurnsSQL = `SELECT pg_advisory_xact_lock($1), set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true)`
+
 // flowOf is whose tasks follow one another: a session's or, of those who have
 // none, a user's.
 const flowOf = `CASE session_id WHEN '' THEN user_id ELSE session_id END`
@@ -124,7 +129,7 @@ WITH RECURSIVE held (by) AS (
 ), room AS (
 	-- Where there is no limit any more there is room for all.
 	SELECT h.by, coalesce(CASE split_part(h.by, ':', 1)
-		WHEN 'key' THEN (SELECT concurrency_limit FROM tasks WHERE parked_by = h.by AND completed_at IS NULL ORDER BY rank, id LIMIT 1)
+		WHEN 'key' THEN (SELECT concurrency_limit FROM tasks WHERE parked_by = h.by AND parked_by <> '' AND completed_at IS NULL ORDER BY rank, id LIMIT 1)
 		ELSE (SELECT max_running FROM concurrency_limits
 			WHERE kind = split_part(h.by, ':', 1) AND name IN ('', substr(h.by, strpos(h.by, ':') + 1)) ORDER BY name DESC LIMIT 1)
 		END, 100000) - coalesce(u.n, 0) AS n
@@ -132,7 +137,7 @@ WITH RECURSIVE held (by) AS (
 ), freed AS (
 	UPDATE tasks t SET parked_by = '', claimable = true, ` + requeueSQL + `
 	FROM room CROSS JOIN LATERAL (
-		SELECT id FROM tasks WHERE parked_by = room.by AND completed_at IS NULL ORDER BY rank, id LIMIT greatest(room.n, 0)
+		SELECT id FROM tasks WHERE parked_by = room.by AND parked_by <> '' AND completed_at IS NULL ORDER BY rank, id LIMIT greatest(room.n, 0)
 	) next
 	WHERE t.id = next.id AND t.parked_by <> '' AND t.completed_at IS NULL
 	RETURNING t.id
@@ -143,7 +148,7 @@ SELECT (SELECT count(*) FROM freed), (SELECT count(*) FROM held WHERE by IS NOT 
 func (s *Service) unpark(ctx context.Context) error {
 	var freed, groups int
 	b := &pgx.Batch{}
-	b.Queue(`SELECT pg_advisory_xact_lock($1)`, claimLock)
+	b.Queue(takeTurnsSQL, claimLock)
 	b.Queue(unparkSQL).QueryRow(func(row pgx.Row) error { return row.Scan(&freed, &groups) })
 	if err := postgres.Retry(ctx, func() error { return s.pool.SendBatch(ctx, b).Close() }); err != nil {
 		return fmt.Errorf("unpark tasks: %w", err)
