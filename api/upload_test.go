@@ -45,7 +45,7 @@ func TestContentThatCanBeReadAgainIsSentAgainWithANewToken(t *testing.T) {
 			w.Header().Set("Content-Type", "application/json")
 			io.WriteString(w, `{"name":"n"}`)
 		}))
-		defer server.Close()
+		t.Cleanup(server.Close)
 		c, err := api.NewClient(server.URL, api.WithTokenSource(func(_ context.Context, refused string) (api.Token, error) {
 			if refused == "old" {
 				return api.Token{Value: "new"}, nil

@@ -237,7 +237,7 @@ func TestAnUploadThatIsCutOffIsNoArtifact(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer conn.Close()
+		t.Cleanup(func() { conn.Close() })
 		if _, err := io.WriteString(conn, "PUT /v1/tasks/"+id+"/artifacts/a HTTP/1.1\r\nHost: localhost\r\n"+request); err != nil {
 			t.Fatal(err)
 		}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -233,7 +234,7 @@ func TestAReaderKeepsTheArtifactThatItBeganWith(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer content.Close()
+		t.Cleanup(func() { content.Close() })
 		got := make([]byte, 1000)
 		if _, err := io.ReadFull(content, got); err != nil {
 			t.Fatal(err)
@@ -245,7 +246,7 @@ func TestAReaderKeepsTheArtifactThatItBeganWith(t *testing.T) {
 			t.Fatal(err)
 		}
 		rest, err := io.ReadAll(content)
-		if err != nil || !bytes.Equal(append(got, rest...), want) {
+		if err != nil || !bytes.Equal(slices.Concat(got, rest), want) {
 			t.Errorf("%s: read %d bytes, %v", what, len(got)+len(rest), err)
 		}
 		r.afterTransfers(t)

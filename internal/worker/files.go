@@ -53,7 +53,7 @@ func (f *files) add(name, text string) {
 	if room := f.limit - s.size; int64(len(text)) > room {
 		text, s.full = prefix(text, int(room)), true
 	}
-	_, s.err = io.WriteString(s.file, text)
+	_, s.err = s.file.WriteString(text)
 	s.size += int64(len(text))
 }
 
