@@ -139,7 +139,7 @@ func TestEveryTaskEndsOnceWhateverIsKilledOrPaused(t *testing.T) {
 		} else if agent.Available {
 			break
 		}
-		time.Sleep(20 * time.Millisecond)
+		<-time.After(20 * time.Millisecond)
 	}
 	tasks := min(int(length.Seconds()*8), 1000) // a batch
 	batch := make([]api.NewTask, tasks)
@@ -166,7 +166,7 @@ func TestEveryTaskEndsOnceWhateverIsKilledOrPaused(t *testing.T) {
 		v.paused = true
 		v.signal(syscall.SIGSTOP)
 		paused.Go(func() {
-			time.Sleep(3 * lease)
+			<-time.After(3 * lease)
 			v.signal(syscall.SIGCONT)
 		})
 	}

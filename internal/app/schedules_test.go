@@ -17,8 +17,9 @@ func TestTicksRunOnceThroughAKilledServer(t *testing.T) {
 	t.Parallel()
 	ctx := patient(t)
 	url := pgtest.EmptyURL(t)
-	one := newInstallation(t, "CODERCLAW_DATABASE_URL="+url)
-	two := newInstallation(t, "CODERCLAW_DATABASE_URL="+url)
+	// What changes behind the servers' backs they see once a lease.
+	one := newInstallation(t, "CODERCLAW_DATABASE_URL="+url, "CODERCLAW_WORKER_LEASE=2s")
+	two := newInstallation(t, "CODERCLAW_DATABASE_URL="+url, "CODERCLAW_WORKER_LEASE=2s")
 	first, second := one.start("serve"), two.start("serve")
 	one.ready(first)
 	two.ready(second)

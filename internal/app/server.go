@@ -179,6 +179,7 @@ func newServer(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, log *
 	s.tasks = task.NewService(pool, task.Options{
 		Agents: runnable{agents}, Access: agents, Submitters: submitters{s.identity, access(cfg)}, Recorder: s.audit,
 		Bus: s.bus, Log: log, Shared: shared, Lease: cfg.WorkerLease,
+		Watched:  func() bool { return s.http == nil || s.http.Streaming() },
 		Contents: contents, MaxArtifact: int64(cfg.Artifacts.MaxBytes), MaxArtifacts: int64(cfg.Artifacts.MaxTaskBytes), Retention: time.Duration(cfg.Retention),
 		Claimed: func(waited time.Duration) { claims.Observe(waited.Seconds()) },
 	})

@@ -3,7 +3,6 @@ package artifact
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/url"
@@ -81,7 +80,7 @@ func (b *Bucket) Write(ctx context.Context, id uuid.UUID, r io.Reader) error {
 	n, err := fill(r, first)
 	size := int64(-1)
 	switch {
-	case errors.Is(err, io.EOF):
+	case err == io.EOF:
 		r, size = bytes.NewReader(first[:n]), int64(n)
 	case err != nil:
 		return err

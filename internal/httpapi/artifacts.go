@@ -281,7 +281,7 @@ func (t *transfer) sendArtifact(a task.Artifact) {
 		writeProblem(t.w, t.r, problemOf(ctx, t.s.log, err))
 		return
 	}
-	defer func() { _ = content.Close() }() // what matters has been read
+	defer func() { _ = content.Close() }() // it was only read
 	h := t.w.Header()
 	h.Set("Content-Type", a.ContentType)
 	h.Set("Content-Disposition", mime.FormatMediaType("attachment", map[string]string{"filename": a.Name}))
@@ -357,7 +357,7 @@ func (r transferReader) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	n, err := r.t.r.Body.Read(p)
-	if err == io.EOF { // nothing else, wrapped or not, is the end
+	if errors.Is(err, io.EOF) {
 		r.t.reviewed = time.Time{}
 		if err := r.t.step(); err != nil {
 			return n, err

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -89,6 +90,7 @@ type Server struct {
 	taskHub *stream.Hub[frame]
 	logHub  *stream.Hub[logFrame]
 
+	streaming    atomic.Int64 // streams that are open
 	stop         sync.Once
 	stopping     chan struct{} // closed when streams are to end
 	writeTimeout time.Duration
@@ -179,6 +181,9 @@ func (s *Server) Run(ctx context.Context) error {
 	g.Go(func() error { return s.logHub.Run(ctx) })
 	return g.Wait()
 }
+
+// Streaming reports whether a stream is open.
+func (s *Server) Streaming() bool { return s.streaming.Load() > 0 }
 
 // EndStreams ends all streams, telling clients when to come back, and makes
 // /readyz answer 503. http.Server.Shutdown would wait for the streams for ever.

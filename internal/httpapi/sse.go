@@ -56,6 +56,8 @@ func follow[E any](s *Server, r *http.Request, w http.ResponseWriter, a *followA
 	defer a.release()
 	s.metrics.streams.Inc()
 	defer s.metrics.streams.Dec()
+	s.streaming.Add(1)
+	defer s.streaming.Add(-1)
 	out := &sseWriter{w: w, c: http.NewResponseController(w), timeout: s.writeTimeout}
 	if !out.begin(a.head) || a.ended {
 		return

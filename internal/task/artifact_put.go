@@ -153,7 +153,7 @@ func (i *intake) Read(p []byte) (int, error) {
 	switch {
 	case i.size > i.limit:
 		i.err = tooLarge(i.limit)
-	case err != nil && err != io.EOF: // a wrapped one is the end of something else
+	case err != nil && err != io.EOF: // a wrapped one is another's end
 		i.err = fmt.Errorf("read content: %w", err)
 	default:
 		return n, err

@@ -20,6 +20,8 @@ const (
 	sweepInterval = 30 * time.Second
 	// lookInterval bounds how late a change is noticed whose signal was lost.
 	lookInterval = 2 * time.Second
+	// idleLookInterval is the same while nobody follows and no worker has work.
+	idleLookInterval = 10 * time.Second
 	// tidyInterval is how often partitions and leftovers are looked after.
 	tidyInterval = 10 * time.Minute
 )
@@ -50,6 +52,7 @@ func (s *Service) Run(ctx context.Context) error {
 	defer tidy.Stop()
 	var look <-chan time.Time
 	var seen uint64
+	var looked time.Time
 	if s.shared {
 		ticker := time.NewTicker(lookInterval)
 		defer ticker.Stop()
@@ -72,7 +75,10 @@ func (s *Service) Run(ctx context.Context) error {
 		case <-s.recheckSoon:
 			err = s.recheck(ctx)
 		case <-look:
-			seen, err = s.look(ctx, seen)
+			if s.busy() || time.Since(looked) >= idleLookInterval {
+				looked = time.Now()
+				seen, err = s.look(ctx, seen)
+			}
 		case <-tidy.C:
 			err = errors.Join(s.ensurePartitions(ctx), s.settleLeftovers(ctx), s.forgetWorkers(ctx))
 		}
@@ -80,6 +86,13 @@ func (s *Service) Run(ctx context.Context) error {
 			s.log.WarnContext(ctx, "housekeeping interrupted", "error", err)
 		}
 	}
+}
+
+// busy reports whether anybody here waits to hear of a change.
+func (s *Service) busy() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.leases) > 0 || s.watched()
 }
 
 // sweep takes expired leases away, offers tasks whose time has come, ends

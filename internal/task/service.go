@@ -42,6 +42,8 @@ type Options struct {
 	// Claimed, if not nil, hears how long each task could have been claimed
 	// before it was.
 	Claimed func(waited time.Duration)
+	// Watched, if not nil, says whether anybody follows tasks in this process.
+	Watched func() bool
 	// Contents are where the bytes of artifacts are kept: new ones in the first,
 	// those from before in whichever they are in.
 	Contents []Contents
@@ -69,6 +71,7 @@ type Service struct {
 	lease      time.Duration
 	shared     bool
 	claimed    func(time.Duration)
+	watched    func() bool
 
 	contents                  []Contents
 	maxArtifact, maxArtifacts int64
@@ -100,6 +103,9 @@ func NewService(pool *pgxpool.Pool, o Options) *Service {
 	if o.Lease == 0 {
 		o.Lease = 30 * time.Second
 	}
+	if o.Watched == nil {
+		o.Watched = func() bool { return true }
+	}
 	if o.MaxArtifact == 0 {
 		o.MaxArtifact = DefaultMaxArtifact
 	}
@@ -110,7 +116,7 @@ func NewService(pool *pgxpool.Pool, o Options) *Service {
 		o.Claimed = func(time.Duration) {}
 	}
 	s := &Service{
-		pool: pool, agents: o.Agents, access: o.Access, submitters: o.Submitters, recorder: o.Recorder, bus: o.Bus, log: o.Log, lease: o.Lease, shared: o.Shared, claimed: o.Claimed,
+		pool: pool, agents: o.Agents, access: o.Access, submitters: o.Submitters, recorder: o.Recorder, bus: o.Bus, log: o.Log, lease: o.Lease, shared: o.Shared, claimed: o.Claimed, watched: o.Watched,
 		contents: o.Contents, maxArtifact: o.MaxArtifact, maxArtifacts: o.MaxArtifacts, retention: o.Retention,
 		work:   map[chan struct{}]struct{}{},
 		leases: map[chan struct{}]string{}, asking: map[string]map[chan struct{}]struct{}{}, sweepSoon: make(chan struct{}, 1), recheckSoon: make(chan struct{}, 1), unparkSoon: make(chan struct{}, 1),

@@ -169,8 +169,8 @@ func (h *leases) hear(tokens, lost []string, began time.Time) {
 		case !ok: // its attempt ended meanwhile
 		case slices.Contains(lost, token):
 			delete(h.held, token)
-			if !l.ending {
-				l.expiry.Stop()
+			l.expiry.Stop()
+			if !l.ending { // by the last report, whose answer is awaited
 				l.end(ErrLeaseLost)
 			}
 		default:
