@@ -261,12 +261,13 @@ func (s *Service) DrainWorker(ctx context.Context, c policy.Caller, id string) e
 	return audit.Fault(err)
 }
 
-// ownerOf is whose workers and leases the caller may name; "": anybody's.
+// ownerOf is whose workers and leases the caller may name; "": anybody's, for
+// who is confined to nothing.
 func ownerOf(c policy.Caller) string {
-	if c.Worker != nil {
-		return c.UserID
+	if c.Worker == nil && c.AllProjects {
+		return ""
 	}
-	return ""
+	return c.UserID
 }
 
 func noWorker(id string) error { return fault.New(fault.NotFound, "no worker %s: register it", id) }

@@ -88,6 +88,8 @@ func TestAWorkerActsOnItsOwnLeasesOnly(t *testing.T) {
 	wantFault(t, r.Report(t.Context(), theirs, id, lease, task.Report{Status: task.Running}), fault.LeaseLost)
 	_, err = r.Update(t.Context(), theirs, id, task.Patch{Lease: &lease, Status: task.Running})
 	wantFault(t, err, fault.LeaseLost)
+	_, err = r.Update(t.Context(), annInBank, id, task.Patch{Lease: &lease, Status: task.Running}) // whoever has learnt of the token
+	wantFault(t, err, fault.LeaseLost)
 	_, _, err = r.Claim(t.Context(), theirs, "w", 1, 0)
 	wantFault(t, err, fault.NotFound)
 	_, err = r.Heartbeat(t.Context(), theirs, "w", []uuid.UUID{lease}, 0)
