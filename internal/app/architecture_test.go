@@ -30,7 +30,7 @@ var may = map[string]struct{ ours, others string }{
 	"internal/identity/provider/providertest": {"", "github.com/go-jose/go-jose/v4"},
 	"internal/identity": {"internal/fault internal/policy internal/audit internal/postgres internal/stream internal/identity/token internal/identity/dpop internal/identity/provider",
 		"github.com/jackc/pgx/v5 github.com/google/uuid github.com/hashicorp/golang-lru/v2 golang.org/x/sync"},
-	"internal/artifact":          {"internal/postgres", "github.com/jackc/pgx/v5 github.com/google/uuid github.com/minio/minio-go/v7"},
+	"internal/artifact":          {"internal/fault internal/postgres", "github.com/jackc/pgx/v5 github.com/google/uuid github.com/minio/minio-go/v7"},
 	"internal/strictyaml":        {"", "github.com/goccy/go-yaml"},
 	"internal/stream":            {"", "github.com/jackc/pgx/v5"},
 	"internal/config":            {"internal/strictyaml", "github.com/kelseyhightower/envconfig"},

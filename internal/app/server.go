@@ -172,11 +172,15 @@ func newServer(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, log *
 	}
 	// After the others: by the time that the engine hears of a change they know.
 	claims := newClaimLatency()
+	contents, err := newContents(ctx, cfg, pool, log)
+	if err != nil {
+		return nil, err
+	}
 	s.tasks = task.NewService(pool, task.Options{
 		Agents: runnable{agents}, Access: agents, Submitters: submitters{s.identity, access(cfg)}, Recorder: s.audit,
 		Bus: s.bus, Log: log, Shared: shared, Lease: cfg.WorkerLease,
 		Watched:  func() bool { return s.http == nil || s.http.Streaming() },
-		Contents: []task.Contents{artifact.NewChunks(pool)}, MaxArtifact: int64(cfg.Artifacts.MaxBytes), MaxArtifacts: int64(cfg.Artifacts.MaxTaskBytes), Retention: time.Duration(cfg.Retention),
+		Contents: contents, MaxArtifact: int64(cfg.Artifacts.MaxBytes), MaxArtifacts: int64(cfg.Artifacts.MaxTaskBytes), Retention: time.Duration(cfg.Retention),
 		Claimed: func(waited time.Duration) { claims.Observe(waited.Seconds()) },
 	})
 	if err := s.tasks.Prepare(ctx); err != nil {
@@ -219,6 +223,30 @@ func newServer(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, log *
 		Capacity: cfg.MaxConcurrentTasks, Grace: cfg.ShutdownGrace, MaxArtifact: int64(cfg.Artifacts.MaxBytes), Log: log, Version: version,
 	})
 	return s, nil
+}
+
+// newContents is where the bytes of artifacts are kept: new ones in the bucket if
+// there is one, and else in the database, where older ones may be in any case.
+func newContents(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, log *slog.Logger) ([]task.Contents, error) {
+	chunks := artifact.NewChunks(pool)
+	s3 := cfg.Artifacts.S3
+	if s3.Endpoint == "" {
+		return []task.Contents{chunks}, nil
+	}
+	bucket, err := artifact.NewBucket(artifact.BucketOptions{
+		Endpoint: s3.Endpoint, Bucket: s3.Bucket, Region: s3.Region, AccessKey: s3.AccessKey, SecretKey: s3.SecretKey.Reveal(), Prefix: s3.Prefix,
+	})
+	if err != nil {
+		return nil, err
+	}
+	switch exists, err := bucket.Exists(ctx); {
+	case err != nil:
+		// Everything else works without.
+		log.WarnContext(ctx, "artifacts cannot be put or read now", "error", err)
+	case !exists:
+		return nil, fmt.Errorf("CODERCLAW_ARTIFACTS_S3_BUCKET: there is no bucket %s at %s", s3.Bucket, s3.Endpoint)
+	}
+	return []task.Contents{bucket, chunks}, nil
 }
 
 // workerID names this server's own worker. On a private database it is always

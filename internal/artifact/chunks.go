@@ -39,7 +39,7 @@ func (c Chunks) Write(ctx context.Context, id uuid.UUID, r io.Reader) error {
 	chunk := make([]byte, chunkSize)
 	for number := 0; ; number++ {
 		n, err := fill(r, chunk)
-		if err != nil && !errors.Is(err, io.EOF) {
+		if err != nil && err != io.EOF {
 			return err
 		}
 		if n > 0 {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -65,6 +66,14 @@ func (c *Config) check(serves bool) error {
 	}
 	if r := time.Duration(c.Retention); r != 0 && (r < minRetention || r > maxRetention*24*time.Hour) {
 		refuse("CODERCLAW_RETENTION: %s is neither 0 nor within %s to %d days", r, minRetention, maxRetention)
+	}
+	if s3 := c.Artifacts.S3; s3.Endpoint != "" {
+		if u, err := url.Parse(s3.Endpoint); err != nil || checkURL(s3.Endpoint) != nil || strings.Trim(u.Path, "/") != "" {
+			refuse("CODERCLAW_ARTIFACTS_S3_ENDPOINT: must be an address such as https://s3.example.com, without a path")
+		}
+		if s3.Bucket == "" || s3.AccessKey == "" || s3.SecretKey.Reveal() == "" {
+			refuse("CODERCLAW_ARTIFACTS_S3_ENDPOINT: goes with CODERCLAW_ARTIFACTS_S3_BUCKET, _ACCESS_KEY and _SECRET_KEY")
+		}
 	}
 	if c.ShutdownGrace < 0 {
 		refuse("CODERCLAW_SHUTDOWN_GRACE: %s is negative", c.ShutdownGrace)

@@ -210,6 +210,27 @@ type Artifacts struct {
 	// CODERCLAW_ARTIFACTS_MAX_TASK_BYTES: how many those of a task may have
 	// together. Default: 1073741824, 1 GiB.
 	MaxTaskBytes int `split_words:"true"`
+	// Where they are kept. Without an endpoint it is the database.
+	S3 S3
+}
+
+// S3 is a bucket of an S3-compatible service.
+type S3 struct {
+	// CODERCLAW_ARTIFACTS_S3_ENDPOINT, e.g. https://s3.example.com. Default:
+	// empty, no bucket.
+	Endpoint string
+	// CODERCLAW_ARTIFACTS_S3_BUCKET: the name of the bucket, which must exist.
+	Bucket string
+	// CODERCLAW_ARTIFACTS_S3_REGION. Default: empty, the service is asked.
+	Region string
+	// CODERCLAW_ARTIFACTS_S3_ACCESS_KEY: the id of the key.
+	AccessKey string `split_words:"true"`
+	// CODERCLAW_ARTIFACTS_S3_SECRET_KEY, CODERCLAW_ARTIFACTS_S3_SECRET_KEY_FILE:
+	// the key.
+	SecretKey Secret `split_words:"true"`
+	// CODERCLAW_ARTIFACTS_S3_PREFIX: what the keys of objects begin with. Default:
+	// empty.
+	Prefix string
 }
 
 // ACP is an agent that speaks the Agent Client Protocol and brings its own
@@ -328,6 +349,9 @@ func (c Config) Insecure() []string {
 	if c.LLM.APIKey.Reveal() != "" && sendsInClear(c.LLM.BaseURL) {
 		found = append(found, "CODERCLAW_LLM_BASE_URL is plain http to another machine: CODERCLAW_LLM_API_KEY and all prompts travel unencrypted")
 	}
+	if sendsInClear(c.Artifacts.S3.Endpoint) {
+		found = append(found, "CODERCLAW_ARTIFACTS_S3_ENDPOINT is plain http to another machine: artifacts travel unencrypted")
+	}
 	return found
 }
 
@@ -342,6 +366,9 @@ func (c *Config) ineffective() []string {
 	}
 	if c.LLM.BaseURL == "" && (c.LLM.APIKey.Reveal() != "" || c.LLM.Model != "") {
 		found = append(found, "CODERCLAW_LLM_API_KEY and CODERCLAW_LLM_MODEL do nothing without CODERCLAW_LLM_BASE_URL")
+	}
+	if s3 := c.Artifacts.S3; s3.Endpoint == "" && (s3.Bucket != "" || s3.AccessKey != "" || s3.SecretKey.Reveal() != "") {
+		found = append(found, "CODERCLAW_ARTIFACTS_S3_BUCKET, _ACCESS_KEY and _SECRET_KEY do nothing without CODERCLAW_ARTIFACTS_S3_ENDPOINT")
 	}
 	return found
 }

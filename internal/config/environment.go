@@ -35,6 +35,11 @@ type secretFiles struct {
 	LLM             struct {
 		APIKeyFile string `split_words:"true"`
 	}
+	Artifacts struct {
+		S3 struct {
+			SecretKeyFile string `split_words:"true"`
+		}
+	}
 	GitHub, Google struct {
 		ClientSecretFile string `split_words:"true"`
 	}
@@ -58,6 +63,7 @@ func (c *Config) readEnvironment() (known []string, err error) {
 		{"CODERCLAW_TOKEN", files.TokenFile, &c.Token},
 		{"CODERCLAW_DATABASE_URL", files.DatabaseURLFile, &c.DatabaseURL},
 		{"CODERCLAW_LLM_API_KEY", files.LLM.APIKeyFile, &c.LLM.APIKey},
+		{"CODERCLAW_ARTIFACTS_S3_SECRET_KEY", files.Artifacts.S3.SecretKeyFile, &c.Artifacts.S3.SecretKey},
 		{"CODERCLAW_GITHUB_CLIENT_SECRET", files.GitHub.ClientSecretFile, &c.GitHub.ClientSecret},
 		{"CODERCLAW_GOOGLE_CLIENT_SECRET", files.Google.ClientSecretFile, &c.Google.ClientSecret},
 	} {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"strings"
 	"testing"
 	"time"
 )
@@ -24,6 +25,35 @@ func TestAnAgeIsGivenInDaysOrAsADuration(t *testing.T) {
 		c.Retention = Age(age)
 		if err := c.check(false); (err == nil) != ok {
 			t.Errorf("%s: %v", age, err)
+		}
+	}
+}
+
+func TestABucketNeedsItsKeyAndAnAddressWithoutAPath(t *testing.T) {
+	t.Parallel()
+	whole := S3{Endpoint: "https://s3.example.com", Bucket: "b", AccessKey: "id", SecretKey: NewSecret("hush")}
+	for what, c := range map[string]struct {
+		change func(*S3)
+		ok     bool
+	}{
+		"whole":           {func(*S3) {}, true},
+		"with a slash":    {func(s *S3) { s.Endpoint += "/" }, true},
+		"plain":           {func(s *S3) { s.Endpoint = "http://127.0.0.1:9000" }, true},
+		"no bucket":       {func(s *S3) { s.Bucket = "" }, false},
+		"no access key":   {func(s *S3) { s.AccessKey = "" }, false},
+		"no secret key":   {func(s *S3) { s.SecretKey = Secret{} }, false},
+		"a path":          {func(s *S3) { s.Endpoint += "/b" }, false},
+		"no scheme":       {func(s *S3) { s.Endpoint = "s3.example.com" }, false},
+		"a user":          {func(s *S3) { s.Endpoint = "https://id:hush@s3.example.com" }, false},
+		"another scheme":  {func(s *S3) { s.Endpoint = "s3://b" }, false},
+		"nothing but key": {func(s *S3) { s.Endpoint, s.Bucket = "", "" }, true},
+	} {
+		config := Default()
+		config.Artifacts.S3 = whole
+		c.change(&config.Artifacts.S3)
+		err := config.check(false)
+		if (err == nil) != c.ok || err != nil && strings.Contains(err.Error(), "hush") {
+			t.Errorf("%s: %v", what, err)
 		}
 	}
 }
