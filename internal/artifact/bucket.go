@@ -80,7 +80,7 @@ func (b *Bucket) Write(ctx context.Context, id uuid.UUID, r io.Reader) error {
 	n, err := fill(r, first)
 	size := int64(-1)
 	switch {
-	case err == io.EOF:
+	case err == io.EOF: //nolint:errorlint // a wrapped one is another's end
 		r, size = bytes.NewReader(first[:n]), int64(n)
 	case err != nil:
 		return err

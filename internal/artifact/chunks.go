@@ -39,7 +39,7 @@ func (c Chunks) Write(ctx context.Context, id uuid.UUID, r io.Reader) error {
 	chunk := make([]byte, chunkSize)
 	for number := 0; ; number++ {
 		n, err := fill(r, chunk)
-		if err != nil && err != io.EOF {
+		if err != nil && err != io.EOF { //nolint:errorlint // likewise
 			return err
 		}
 		if n > 0 {
