@@ -92,6 +92,7 @@ func (s *script) submit(n api.NewTask) {
 		"ARRAY[" + taskID + "]", array(n.Description), array(n.Input), array(n.AgentID), empty, empty, empty,
 		empty, empty, "{NULL}", array("{}"), array(string(n.Dispatch)), "{0}", runAfter, "{0}",
 		"{1}", array("{}"), "{NULL}", "{0}", array("local"), empty, "{0}", "{NULL}", array("{}"), "{}", empty, "{0}", "{NULL}",
+		"{NULL}", "{NULL}", "{0}", array("{}"),
 	}, entry("task.submit", array(`{"roles":["developer"],"trust":"untrusted","local":true,"permission":"task:submit","agentId":"codebase-survey"}`))...)...)
 }
 
@@ -127,7 +128,7 @@ func (s *script) update(p api.TaskPatch) {
 	s.add(task.ChangeSQL, append([]any{
 		taskID, null, "local", reachable[status], string(status),
 		"", progress, output, null, "false", "false", "1",
-		array(event), array(p.Message), eventProgress, "{NULL}", strconv.Itoa(task.MaxEvents), "", "true", "false",
+		array(event), array(p.Message), eventProgress, "{NULL}", strconv.Itoa(task.MaxEvents), "", "true", "false", "",
 	}, entry("task.update", "{NULL}")...)...)
 	if status.Terminal() {
 		s.add(task.SettleSQL, "ARRAY["+taskID+"]")

@@ -124,15 +124,14 @@ func TestAnArtifactOfALostLeaseIsNotPut(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newServer(task("a"))
-		var got error
+		put := make(chan error, 1)
 		start(t, s, agents{"a": func(ctx context.Context, _ executor.Job, out executor.Sink) (string, error) {
 			s.cancelQuietly("task-of-a")
-			got = out.Artifact(ctx, "late", "", strings.NewReader("x"))
+			put <- out.Artifact(ctx, "late", "", strings.NewReader("x"))
 			<-ctx.Done()
 			return "", ctx.Err()
 		}})
-		time.Sleep(time.Minute)
-		if !errors.Is(got, worker.ErrLeaseLost) || s.artifact("late") != "" {
+		if got := <-put; !errors.Is(got, worker.ErrLeaseLost) || s.artifact("late") != "" {
 			t.Errorf("%v, and there is %q", got, s.artifact("late"))
 		}
 	})

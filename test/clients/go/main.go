@@ -78,7 +78,7 @@ func lifecycle(ctx context.Context, client *ClientWithResponses) error {
 		{Status: new(TaskPatchStatusRunning), Progress: new(int64(50)), Message: new("half of it"), Data: &map[string]any{"files": 3}},
 		{Status: new(TaskPatchStatusCompleted), Output: new("Authentication implemented")},
 	} {
-		updated, err := client.UpdateTaskWithResponse(ctx, task.Id, patch)
+		updated, err := client.UpdateTaskWithResponse(ctx, task.Id, nil, patch)
 		if err != nil {
 			return err
 		}
