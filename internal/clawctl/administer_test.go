@@ -424,7 +424,7 @@ func TestSignaturesOfWebhooksAreVerifiedWithoutAServer(t *testing.T) {
 func TestAPingThatFailsIsAFailure(t *testing.T) {
 	t.Parallel()
 	h, _ := office(map[string]any{"POST /v1/webhooks/h1/test": api.WebhookAttempt{Status: 500, Error: "answered 500", Response: evil}})
-	if got, want := serve(t, h).run(t, "webhooks", "test", "h1"), (result{exitFailed, "h1 answered 500: " + tame + "\n", ""}); got != want {
+	if got, want := serve(t, h).run(t, "webhooks", "test", "h1"), (result{exitFailed, "", "clawctl: webhook h1: answered 500: " + tame + "\n"}); got != want {
 		t.Errorf("got %+v", got)
 	}
 }

@@ -47,10 +47,15 @@ func (c *cli) webhooksCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if err := c.print(a, func() { c.out.printf("%s %s\n", cleanLine(id), cleanLine(attemptText(a))) }); err != nil || a.Delivered {
-			return err
+		err = c.print(a, func() {
+			if a.Delivered {
+				c.out.printf("%s %s\n", cleanLine(id), cleanLine(attemptText(a)))
+			}
+		})
+		if err == nil && !a.Delivered {
+			err = fmt.Errorf("webhook %s: %s", id, attemptText(a))
 		}
-		return exitError(exitFailed)
+		return err
 	})
 	return group("webhooks", "Have others told of the status changes of tasks", list, get, c.webhooksCreateCommand(), c.webhooksUpdateCommand(),
 		c.webhookEnabling("enable ID...", "Have webhooks sent what happens from now on, and what was queued before", true),

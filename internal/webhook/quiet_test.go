@@ -139,3 +139,29 @@ func TestNothingIsLostWhileTheDatabaseIsAway(t *testing.T) {
 	}
 	r.until(w, "delivered", all(2, "delivered"))
 }
+
+// Another server was killed before it could tell of what it had done.
+func TestWhatNoSignalToldOfIsFoundByLooking(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.DB(t)
+	silent, r := rigOn(t, pool, true), rigOn(t, pool, true)
+	to := newTarget(t, nil)
+	r.start()
+	w, _ := silent.create(shop, webhook.New{URL: to.URL})
+	silent.submit(shop, task.New{})
+	look := func() {
+		t.Helper()
+		if err := webhook.Look(r.Service, t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	look() // finds the webhook and the event
+	r.until(w, "delivered", all(1, "delivered"))
+	silent.submit(shop, task.New{})
+	look() // finds the event
+	r.until(w, "delivered", all(2, "delivered"))
+	r.exec(`UPDATE webhook_deliveries SET status = 'pending', due_at = now(), ended_at = NULL`)
+	look() // finds what is due
+	r.until(w, "delivered", all(2, "delivered"))
+	to.take(t, 4)
+}

@@ -168,10 +168,15 @@ func all(n int, status string) func([]webhook.Delivery) bool {
 	}
 }
 
-// hurry makes what waits for its next attempt due.
+// hurry makes what waits for its next attempt due, as soon as something does.
 func (r *rig) hurry() {
 	r.t.Helper()
-	r.exec(`UPDATE webhook_deliveries SET due_at = now() WHERE due_at IS NOT NULL AND claim IS NULL`)
+	const sql = `UPDATE webhook_deliveries SET due_at = now() WHERE due_at > now() AND claim IS NULL`
+	for deadline := time.Now().Add(time.Minute); r.exec(sql) == 0; <-time.After(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			r.t.Fatal("nothing waits")
+		}
+	}
 	r.bus.Publish(stream.Signal{Topic: stream.WebhooksChanged})
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/coderclaw/runtime/internal/audit"
 	"github.com/coderclaw/runtime/internal/outbound"
 	"github.com/coderclaw/runtime/internal/policy"
+	"github.com/coderclaw/runtime/internal/postgres"
 	"github.com/coderclaw/runtime/internal/stream"
 )
 
@@ -137,21 +138,34 @@ func (s *Service) Run(ctx context.Context) error {
 	poke(s.logGrown)
 	poke(s.dueSoon)
 	if s.shared {
-		look := time.NewTicker(lookInterval)
-		defer look.Stop()
-		for ctx.Err() == nil {
-			select {
-			case <-look.C:
-				// Both or, while there is no webhook, one of them.
-				poke(s.logGrown)
-				if s.active.Load() {
-					poke(s.dueSoon)
+		running.Go(func() {
+			for pause(ctx, lookInterval) {
+				if err := s.look(ctx); err != nil && ctx.Err() == nil {
+					s.log.WarnContext(ctx, "webhooks: not looked for what no signal told of", "error", err)
 				}
-			case <-ctx.Done():
 			}
-		}
+		})
 	}
 	running.Wait()
+	return nil
+}
+
+// look makes up, by one query, for signals that were lost with the server that
+// was to send them.
+func (s *Service) look(ctx context.Context) error {
+	var enabled, grown, due bool
+	err := s.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM webhooks WHERE enabled),
+		EXISTS (SELECT FROM webhook_cursor c JOIN task_events e ON (e.txid, e.position) > (c.txid, c.position)),
+		EXISTS (SELECT FROM webhooks w JOIN webhook_deliveries d ON d.webhook_id = w.id AND d.due_at <= now() WHERE w.enabled)`).Scan(&enabled, &grown, &due)
+	if err != nil {
+		return postgres.Fault(err)
+	}
+	if enabled && (grown || !s.active.Load()) {
+		poke(s.logGrown)
+	}
+	if due {
+		poke(s.dueSoon)
+	}
 	return nil
 }
 
