@@ -78,7 +78,7 @@ func TestWebhooksOutliveTheServerThatSendsThem(t *testing.T) {
 	if again := next(); again != id {
 		t.Errorf("posted %s after %s", again, id)
 	}
-	in.shows(`coderclaw_webhook_attempts_total{outcome="delivered"} 1`, "coderclaw_webhook_oldest_due_seconds 0")
+	in.shows(`webhook_attempts_total{outcome="delivered"} 1`, "webhook_oldest_due_seconds 0")
 	for d, err := range in.client().WebhookDeliveries(ctx, w.ID, api.DeliveryDelivered) {
 		if err != nil || d.ID != id || d.Attempts != 2 || d.Type != "task.pending" || d.LastAttempt == nil || d.LastAttempt.Status != 200 {
 			t.Errorf("delivery %+v, %v", d, err)
