@@ -112,23 +112,22 @@ func (s *script) update(p api.TaskPatch) {
 	if p.Status != nil {
 		status, event = *p.Status, "status"
 	}
-	var progress, output any = null, null
-	eventProgress := "{NULL}"
+	progress, output := sqlText("ARRAY[NULL]"), any(sqlText("ARRAY[NULL]"))
 	if p.Progress != nil {
-		progress = strconv.Itoa(*p.Progress)
-		eventProgress = fmt.Sprintf("{%d}", *p.Progress)
+		progress = sqlText(fmt.Sprintf("ARRAY[%d]", *p.Progress))
 	}
 	if p.Output != nil {
-		output = *p.Output
+		output = array(*p.Output)
 	}
+	empty := array("")
 	s.text.WriteString(nextEntry)
 	if status.Terminal() {
 		s.text.WriteString("\\startpipeline\n")
 	}
-	s.add(task.ChangeSQL, append([]any{
-		taskID, null, "local", reachable[status], string(status),
-		"", progress, output, null, "false", "false", "1",
-		array(event), array(p.Message), eventProgress, "{NULL}", strconv.Itoa(task.MaxEvents), "", "true", "false", "",
+	s.add(task.UpdateSQL, append([]any{
+		"ARRAY[" + taskID + "]", sqlText("ARRAY[NULL]"), array("local"), empty, "{true}", "{false}", array(reachable[status]), array(string(status)),
+		empty, progress, output, sqlText("ARRAY[NULL]"), empty, "{false}", "{false}", "{1}",
+		"{1}", "{1}", array(event), array(p.Message), progress, "{NULL}", strconv.Itoa(task.MaxEvents),
 	}, entry("task.update", "{NULL}")...)...)
 	if status.Terminal() {
 		s.add(task.SettleSQL, "ARRAY["+taskID+"]")
