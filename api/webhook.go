@@ -41,7 +41,7 @@ type Webhook struct {
 	FailingSince      *time.Time        `json:"failingSince,omitempty" doc:"Since when no attempt has succeeded. After three days it is disabled."`
 	FormerSecretUntil *time.Time        `json:"formerSecretUntil,omitempty" doc:"Until when the former secret signs too."`
 	CreatedAt         time.Time         `json:"createdAt"`
-	UpdatedAt         time.Time         `json:"updatedAt" doc:"When somebody changed it last."`
+	UpdatedAt         time.Time         `json:"updatedAt" doc:"When somebody changed it last, or the server disabled it."`
 }
 
 // CreatedWebhook answers POST /v1/webhooks.

@@ -1,29 +1,30 @@
 -- Who is told of the status changes of tasks, and where.
 CREATE TABLE webhooks (
-    id             uuid        NOT NULL,
-    created_at     timestamptz NOT NULL,
-    -- The last change by a caller.
-    updated_at     timestamptz NOT NULL,
+    id              uuid        NOT NULL,
+    created_at      timestamptz NOT NULL,
+    -- The last change by a caller, or that the server has disabled it: who
+    -- changes it must have seen that.
+    updated_at      timestamptz NOT NULL,
     -- It is sent what happens from then on: made, or enabled again.
-    begins_at      timestamptz NOT NULL,
-    disabled_at    timestamptz,
+    begins_at       timestamptz NOT NULL,
+    disabled_at     timestamptz,
     -- Since when no attempt has succeeded; NULL: the last one has.
-    failing_since  timestamptz,
+    failing_since   timestamptz,
     -- Until when the former secret signs too.
-    former_until   timestamptz,
-    enabled        boolean     NOT NULL,
+    former_until    timestamptz,
+    enabled         boolean     NOT NULL,
     -- NULL: all projects. '': tasks of user_id's that belong to none.
-    project_id     text,
-    user_id        text        NOT NULL,
-    url            text        NOT NULL,
-    description    text        NOT NULL,
-    disabled_reason text       NOT NULL DEFAULT '',
+    project_id      text,
+    user_id         text        NOT NULL,
+    url             text        NOT NULL,
+    description     text        NOT NULL,
+    disabled_reason text        NOT NULL DEFAULT '',
     -- '' and empty: any.
-    agent_id       text        NOT NULL,
-    secret         text        NOT NULL,
-    former_secret  text        NOT NULL DEFAULT '',
-    statuses       text[]      NOT NULL,
-    labels         jsonb       NOT NULL,
+    agent_id        text        NOT NULL,
+    secret          text        NOT NULL,
+    former_secret   text        NOT NULL DEFAULT '',
+    statuses        text[]      NOT NULL,
+    labels          jsonb       NOT NULL,
     CONSTRAINT webhooks_pkey PRIMARY KEY (id),
     CONSTRAINT webhooks_enabled_or_not CHECK (enabled = (disabled_at IS NULL)),
     CONSTRAINT webhooks_former_has_end CHECK ((former_secret = '') = (former_until IS NULL))

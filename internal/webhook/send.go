@@ -433,7 +433,7 @@ func (s *Service) judge(ctx context.Context, tx pgx.Tx, id uuid.UUID, o outcome,
 		reason = "it answered 410 Gone"
 	}
 	var project string
-	err = tx.QueryRow(ctx, `UPDATE webhooks SET enabled = false, disabled_at = now(), disabled_reason = $2
+	err = tx.QueryRow(ctx, `UPDATE webhooks SET enabled = false, updated_at = clock_timestamp(), disabled_at = now(), disabled_reason = $2
 		WHERE id = $1 AND enabled AND ($3 OR failing_since < now() - $4::interval) RETURNING coalesce(project_id, '')`, id, reason, o.gone, failingFor).Scan(&project)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return false, nil

@@ -249,7 +249,7 @@ func startCursor(ctx context.Context, tx pgx.Tx) error {
 
 func newSecret() string {
 	key := make([]byte, secretBytes)
-	rand.Read(key) //nolint:errcheck // it never fails
+	rand.Read(key) // it never fails
 	return api.WebhookSecretPrefix + base64.StdEncoding.EncodeToString(key)
 }
 

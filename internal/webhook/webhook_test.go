@@ -648,3 +648,25 @@ func TestOldDeliveriesAreForgotten(t *testing.T) {
 		t.Errorf("%d deliveries are left", len(got))
 	}
 }
+
+// The cursor is from another cluster, whose transactions had higher numbers.
+func TestADatabaseThatWasRestoredFromADumpGoesOnWithoutSendingAnythingAgain(t *testing.T) {
+	t.Parallel()
+	r, to := newRig(t), newTarget(t, nil)
+	w, _ := r.create(shop, webhook.New{URL: to.URL})
+	stop := r.start()
+	r.submit(shop, task.New{})
+	r.until(w, "delivered", all(1, "delivered"))
+	stop()
+	r.exec(`UPDATE webhook_cursor SET txid = '1000000000000'`)
+	other := rigOn(t, r.pool, true)
+	other.start()
+	other.submit(shop, task.New{})
+	other.until(w, "delivered", all(2, "delivered"))
+	for id, posts := range to.take(t, 2) {
+		if len(posts) != 1 {
+			t.Errorf("%s was sent %d times", id, len(posts))
+		}
+	}
+	to.quiet(t)
+}
