@@ -93,7 +93,7 @@ func (s *script) submit(n api.NewTask) {
 		empty, empty, "{NULL}", array("{}"), array(string(n.Dispatch)), "{0}", runAfter, "{0}",
 		"{1}", array("{}"), "{NULL}", "{0}", array("local"), empty, "{0}", "{NULL}", array("{}"), "{}", empty, "{0}", "{NULL}",
 		"{NULL}", "{NULL}", "{0}", array("{}"),
-	}, entry("task.submit", array(`{"roles":["developer"],"trust":"untrusted","local":true,"permission":"task:submit","agentId":"codebase-survey"}`))...)...)
+	}, entry("task.submit", array(`{"roles":["developer"],"trust":"untrusted","local":true,"permission":"task:submit","agentId":"`+n.AgentID+`"}`))...)...)
 }
 
 // reachable says from which statuses the steps of a lifecycle lead on, as the
@@ -105,8 +105,9 @@ var reachable = map[api.TaskStatus]string{
 	api.TaskCompleted: "{running}",
 }
 
-// update adds what the server does with p, a change of the task submitted last.
-func (s *script) update(p api.TaskPatch) {
+// update adds what the server does with p, a change of the task submitted last,
+// with or without its audit entry.
+func (s *script) update(p api.TaskPatch, audited bool) {
 	var status api.TaskStatus
 	event := "progress"
 	if p.Status != nil {
@@ -121,7 +122,11 @@ func (s *script) update(p api.TaskPatch) {
 	if p.Output != nil {
 		output = *p.Output
 	}
-	s.text.WriteString(nextEntry)
+	recorded := noEntry()
+	if audited {
+		s.text.WriteString(nextEntry)
+		recorded = entry("task.update", "{NULL}")
+	}
 	if status.Terminal() {
 		s.text.WriteString("\\startpipeline\n")
 	}
@@ -129,11 +134,24 @@ func (s *script) update(p api.TaskPatch) {
 		taskID, null, "local", reachable[status], string(status),
 		"", progress, output, null, "false", "false", "1",
 		array(event), array(p.Message), eventProgress, "{NULL}", strconv.Itoa(task.MaxEvents), "", "true", "false", "",
-	}, entry("task.update", "{NULL}")...)...)
+	}, recorded...)...)
 	if status.Terminal() {
 		s.add(task.SettleSQL, "ARRAY["+taskID+"]")
 		s.text.WriteString("\\endpipeline\n")
 	}
+}
+
+// report adds what the server does with a report of one event, on one of the
+// tasks from a first to a last number; see pastSQL.
+func (s *script) report(e api.ReportEvent, zero int64, first, last int) {
+	fmt.Fprintf(&s.text, "\\set n random(%d, %d)\n", first, last)
+	id := sqlText(fmt.Sprintf("(lpad(to_hex(%d + :n::bigint), 12, '0') || '7' || substr(md5('t' || :n::bigint), 1, 3) || '8' || substr(md5((:n::bigint)::text), 1, 15))::uuid", zero))
+	percent := strconv.Itoa(*e.Progress)
+	s.add(task.ChangeSQL, append([]any{
+		id, id, "local", reachable[""], "",
+		"", percent, null, null, "false", "false", "1",
+		array(string(e.Type)), array(e.Message), "{" + percent + "}", "{NULL}", strconv.Itoa(task.MaxEvents), "", "true", "true", "",
+	}, noEntry()...)...)
 }
 
 // entry are the arguments for the audit entry of an action on the task.
@@ -144,6 +162,15 @@ func entry(action, details string) []any {
 		"{0}", array("local"), empty, empty, empty, array(action), array("task"), array("allowed"), array("permission"), empty,
 		array("role developer grants task:submit"), array("127.0.0.1"), details,
 	}
+}
+
+// noEntry are the arguments for no audit entry.
+func noEntry() []any {
+	args := entry("", "{}")
+	for i := range args {
+		args[i] = "{}"
+	}
+	return args
 }
 
 // array writes a text as an array of one, in PostgreSQL's way.
