@@ -34,9 +34,11 @@ func (t timings) count() int64 { return t.h.TotalCount() }
 
 // percentiles returns the figures but for how many there were a second.
 func (t timings) percentiles() figures {
-	at := func(q float64) float64 { return float64(t.h.ValueAtQuantile(q)) / 1000 }
-	return figures{P50: at(50), P90: at(90), P99: at(99), P999: at(99.9)}
+	return figures{P50: t.at(50), P90: t.at(90), P99: t.at(99), P999: t.at(99.9)}
 }
+
+// at returns a percentile in milliseconds.
+func (t timings) at(percent float64) float64 { return float64(t.h.ValueAtQuantile(percent)) / 1000 }
 
 // warmUp is how long a round runs before it counts.
 const warmUp = time.Second

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"net"
 	"slices"
 	"testing"
@@ -126,5 +127,22 @@ func TestWithoutTheDatabasesAddressThereIsNoBaseline(t *testing.T) {
 	t.Parallel()
 	if _, err := newPgbench(t.Context(), &rig{}); !errors.Is(err, errNoPgbench) {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestStatementsOfPostgreSQLsLogAreCounted(t *testing.T) {
+	t.Parallel()
+	const log = `2030-01-01 00:00:00.000 UTC [1] LOG:  execute stmtcache_1: 
+	WITH due AS (
+		UPDATE tasks)
+2030-01-01 00:00:00.000 UTC [1] DETAIL:  parameters: $1 = '1'
+2030-01-01 00:00:00.100 UTC [2] LOG:  statement: begin
+2030-01-01 00:00:00.100 UTC [2] LOG:  statement: SELECT xact_commit FROM pg_stat_database
+2030-01-01 00:00:00.200 UTC [2] LOG:  statement: begin
+2030-01-01 00:00:00.300 UTC [3] LOG:  checkpoint starting: time
+`
+	want := map[string]int{"WITH due AS ( UPDATE tasks)": 1, "begin": 2}
+	if got := countStatements(log); !maps.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
 	}
 }

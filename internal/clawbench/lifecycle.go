@@ -3,6 +3,7 @@ package clawbench
 import (
 	"context"
 	"net/http"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -39,7 +40,7 @@ each in a transaction of its own: the same rows, but nothing is claimed.`,
 			})
 		},
 	}
-	b.addFlags(cmd, 64)
+	b.addFlags(cmd, 64, 10*time.Second)
 	b.addLoadFlags(cmd)
 	c.addFlags(cmd)
 	f := cmd.Flags()

@@ -34,6 +34,7 @@ already; the tasks that it submits stay there.`,
 	}
 	for _, command := range []func(*bench) *cobra.Command{
 		(*bench).submitCommand, (*bench).lifecycleCommand, (*bench).progressCommand, (*bench).streamsCommand,
+		(*bench).pickupCommand, (*bench).idleCommand, (*bench).cancelCommand,
 	} {
 		root.AddCommand(command(&bench{out: stdout, log: stderr, rounds: 1, baseline: none}))
 	}
@@ -78,10 +79,10 @@ type bench struct {
 }
 
 // addFlags adds the flags that all benchmarks have.
-func (b *bench) addFlags(cmd *cobra.Command, clients int) {
+func (b *bench) addFlags(cmd *cobra.Command, clients int, duration time.Duration) {
 	f := cmd.Flags()
 	f.IntSliceVar(&b.counts, "clients", []int{clients}, "how many connect at once, each with one request at a time; several numbers are measured one after the other")
-	f.DurationVar(&b.duration, "duration", 10*time.Second, "how long to measure, after a second of warming up")
+	f.DurationVar(&b.duration, "duration", duration, "how long to measure, after a second of warming up")
 	f.BoolVar(&b.json, "json", false, "print the result as JSON")
 	f.StringVar(&b.url, "url", "", "`address` of a running server to measure; CODERCLAW_TOKEN is its credential")
 	f.StringVar(&b.database, "database-url", "", "`URL` of the PostgreSQL database to use; the tasks stay there")

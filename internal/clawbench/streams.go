@@ -55,7 +55,7 @@ at that rate, in turns with one that nobody follows.`,
 			})
 		},
 	}
-	b.addFlags(cmd, 64)
+	b.addFlags(cmd, 64, 10*time.Second)
 	f := cmd.Flags()
 	f.IntVar(&streams, "streams", 5000, "how many streams to open")
 	f.IntVar(&streams, "followers", 5000, "the same")
@@ -252,13 +252,25 @@ type follower struct {
 	data []byte // of the last event
 }
 
-// follow opens a stream and returns once the snapshot is there.
+// follow opens a stream of a task and returns once the snapshot is there.
 func (r *rig) follow(ctx context.Context, id string) (*follower, error) {
+	f, err := r.openStream(ctx, "/v1/tasks/"+id+"/stream")
+	if err != nil {
+		return nil, err
+	}
+	if err := f.next("snapshot"); err != nil {
+		f.close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// openStream opens any stream.
+func (r *rig) openStream(ctx context.Context, path string) (*follower, error) {
 	c, err := r.dial(ctx)
 	if err != nil {
 		return nil, err
 	}
-	path := "/v1/tasks/" + id + "/stream"
 	if err := c.send(http.MethodGet, path, "Accept: text/event-stream\r\n", nil); err != nil {
 		c.close()
 		return nil, err
@@ -268,12 +280,7 @@ func (r *rig) follow(ctx context.Context, id string) (*follower, error) {
 		c.close()
 		return nil, err
 	}
-	f := &follower{connection: c, body: bufio.NewReaderSize(body, 512)}
-	if err := f.next("snapshot"); err != nil {
-		c.close()
-		return nil, err
-	}
-	return f, nil
+	return &follower{connection: c, body: bufio.NewReaderSize(body, 512)}, nil
 }
 
 // next reads up to the end of the next event, which must be of the kind.

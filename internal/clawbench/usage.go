@@ -134,6 +134,7 @@ func (m *meter) since(ctx context.Context, before reading, operations int64) (*u
 // stat is what the system tells of a process.
 type stat struct {
 	pid, parent int
+	session     int
 	name, state string
 	own, reaped time.Duration // of processors; reaped: its children's that have ended
 }
@@ -166,26 +167,37 @@ func readStat(pid int) (s stat, err error) {
 		return n
 	}
 	return stat{
-		pid: pid, parent: int(number(4)), name: string(text[open+1 : end]), state: fields[0],
+		pid: pid, parent: int(number(4)), session: int(number(6)), name: string(text[open+1 : end]), state: fields[0],
 		own: time.Duration(number(14)+number(15)) * tick, reaped: time.Duration(number(16)+number(17)) * tick,
 	}, nil
 }
 
 // family returns a process and its children, or nothing if it is not to be seen.
-func family(pid int) (all []stat) {
+func family(pid int) []stat {
 	first, err := readStat(pid)
 	if err != nil {
 		return nil
 	}
-	all = append(all, first)
+	return append([]stat{first}, processes(func(s stat) bool { return s.parent == pid })...)
+}
+
+// processes returns those of this machine for which the condition holds.
+func processes(which func(stat) bool) (all []stat) {
 	names, _ := filepath.Glob("/proc/[0-9]*") // the pattern is well-formed
 	for _, name := range names {
-		child, _ := strconv.Atoi(filepath.Base(name)) // digits, or no such process
-		if s, err := readStat(child); err == nil && s.parent == pid {
+		pid, _ := strconv.Atoi(filepath.Base(name)) // digits, or no such process
+		if s, err := readStat(pid); err == nil && which(s) {
 			all = append(all, s)
 		}
 	}
 	return all
+}
+
+// alive reports whether a process runs: one that has ended and that nobody has
+// waited for does not.
+func alive(pid int) bool {
+	s, err := readStat(pid)
+	return err == nil && s.state != "Z"
 }
 
 // residentOf returns how many bytes of the process are in memory.
