@@ -74,7 +74,7 @@ func (b *bench) lifecycle(o crewOptions) (plan, error) {
 	return plan{baseline: s, prepare: func(ctx context.Context, r *rig) (turn, error) {
 		return func(ctx context.Context) (counted *tally, err error) {
 			err = r.withCrew(ctx, o, func(ctx context.Context, c *crew) error {
-				operate, err := c.runTask()
+				operate, err := c.runTask(func(string) {})
 				if err != nil {
 					return err
 				}
@@ -87,8 +87,8 @@ func (b *bench) lifecycle(o crewOptions) (plan, error) {
 }
 
 // runTask returns the operation of submitting a task for the crew and waiting
-// until it is completed.
-func (c *crew) runTask() (func(context.Context, *connection) error, error) {
+// until it is completed; then it tells of its id.
+func (c *crew) runTask(completed func(id string)) (func(context.Context, *connection) error, error) {
 	n := payload()
 	n.AgentID, n.Dispatch = noopAgent, api.DispatchAuto
 	body, err := encode(n)
@@ -97,7 +97,11 @@ func (c *crew) runTask() (func(context.Context, *connection) error, error) {
 		if err != nil {
 			return err
 		}
-		return c.await(ctx, idOf(header))
+		if err := c.await(ctx, idOf(header)); err != nil {
+			return err
+		}
+		completed(idOf(header))
+		return nil
 	}, err
 }
 

@@ -34,7 +34,7 @@ already; the tasks that it submits stay there.`,
 	}
 	for _, command := range []func(*bench) *cobra.Command{
 		(*bench).submitCommand, (*bench).lifecycleCommand, (*bench).progressCommand, (*bench).streamsCommand,
-		(*bench).pickupCommand, (*bench).idleCommand, (*bench).cancelCommand,
+		(*bench).mixedCommand, (*bench).soakCommand, (*bench).pickupCommand, (*bench).idleCommand, (*bench).cancelCommand,
 	} {
 		root.AddCommand(command(&bench{out: stdout, log: stderr, rounds: 1, baseline: none}))
 	}

@@ -55,15 +55,18 @@ func (b *bench) submit(n api.NewTask) (plan, error) {
 					return nil, err
 				}
 			}
-			return b.load().run(ctx, r.target, post(body))
+			return b.load().run(ctx, r.target, post(body, func(string) {}))
 		}, nil
 	}}, nil
 }
 
-// post returns the operation of submitting a task.
-func post(body []byte) func(context.Context, *connection) error {
+// post returns the operation of submitting a task, of whose id it tells.
+func post(body []byte, submitted func(id string)) func(context.Context, *connection) error {
 	return func(_ context.Context, c *connection) error {
-		_, err := c.do(http.MethodPost, "/v1/tasks", body)
+		header, err := c.do(http.MethodPost, "/v1/tasks", body)
+		if err == nil {
+			submitted(idOf(header))
+		}
 		return err
 	}
 }
