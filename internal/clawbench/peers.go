@@ -8,17 +8,19 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
 
-// peer is another job queue on PostgreSQL. Its program takes --database-url,
-// --clients, --warm-up and --duration, both in seconds, and prints figures as
-// JSON. It writes no history of its jobs and no audit entries.
+// peer is another job queue on PostgreSQL. Its program takes --clients, --warm-up
+// and --duration, both in seconds, and DATABASE_URL, and prints figures as JSON.
+// It writes no history of its jobs and no audit entries.
 type peer struct {
 	name string
-	// build makes the program, in a directory of ours; command runs it.
+	// build makes the program, in the directory of its sources; command runs it.
 	build   []string
 	command []string
 }
@@ -26,8 +28,10 @@ type peer struct {
 // peersIn returns the peers that a directory has the sources of.
 func peersIn(source, dir string) []peer {
 	river := filepath.Join(dir, "river")
+	build := []string{"go", "build", "-o", river, "./river"}
 	return []peer{
-		{"river", []string{"go", "build", "-o", river, "./river"}, []string{river}},
+		{"river", build, []string{river}},
+		{"river tuned", build, []string{river, "--tuned"}},
 		{"graphile-worker", []string{"npm", "ci", "--no-audit", "--no-fund"}, []string{"node", filepath.Join(source, "graphile-worker.mjs")}},
 	}
 }
@@ -46,7 +50,7 @@ func (b *bench) peerContenders(ctx context.Context, r *rig) (all []contender, er
 		if _, err := runIn(ctx, source, nil, p.build...); err != nil {
 			return nil, err
 		}
-		database, err := r.makeDatabase(ctx, "clawbench_"+p.name)
+		database, err := r.makeDatabase(ctx, "clawbench_"+strings.ReplaceAll(p.name, " ", "_"))
 		if err != nil {
 			return nil, err
 		}
@@ -62,7 +66,7 @@ func (b *bench) runPeer(ctx context.Context, r *rig, p peer, database string) (f
 	if err != nil {
 		return f, nil, err
 	}
-	printed, err := runIn(ctx, r.dir, []string{"DATABASE_URL=" + database}, append(p.command, "--clients", strconv.Itoa(b.clients),
+	printed, err := runIn(ctx, r.dir, []string{"DATABASE_URL=" + database}, append(slices.Clip(p.command), "--clients", strconv.Itoa(b.clients),
 		"--warm-up", fmt.Sprint(warmUp.Seconds()), "--duration", fmt.Sprint(b.duration.Seconds()))...)
 	if err != nil {
 		return f, nil, err
