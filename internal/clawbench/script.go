@@ -105,53 +105,60 @@ var reachable = map[api.TaskStatus]string{
 	api.TaskCompleted: "{running}",
 }
 
-// update adds what the server does with p, a change of the task submitted last,
-// with or without its audit entry.
+// update adds what the server does with p, a change of the task submitted last
+// by its submitter or, without an audit entry, as much as with a worker's report.
 func (s *script) update(p api.TaskPatch, audited bool) {
-	var status api.TaskStatus
-	event := "progress"
+	ch := changed{id: taskID, lease: null, message: p.Message, event: "progress", progress: p.Progress, output: p.Output}
 	if p.Status != nil {
-		status, event = *p.Status, "status"
+		ch.status, ch.event = *p.Status, "status"
 	}
-	var progress, output any = null, null
-	eventProgress := "{NULL}"
-	if p.Progress != nil {
-		progress = strconv.Itoa(*p.Progress)
-		eventProgress = fmt.Sprintf("{%d}", *p.Progress)
-	}
-	if p.Output != nil {
-		output = *p.Output
-	}
-	recorded := noEntry()
+	statement, recorded := task.ReportSQL, noEntry()
 	if audited {
 		s.text.WriteString(nextEntry)
-		recorded = entry("task.update", "{NULL}")
+		statement, recorded = task.UpdateSQL, entry("task.update", "{NULL}")
 	}
-	if status.Terminal() {
+	if ch.status.Terminal() {
 		s.text.WriteString("\\startpipeline\n")
 	}
-	s.add(task.ChangeSQL, append([]any{
-		taskID, null, "local", reachable[status], string(status),
-		"", progress, output, null, "false", "false", "1",
-		array(event), array(p.Message), eventProgress, "{NULL}", strconv.Itoa(task.MaxEvents), "", "true", "false", "",
-	}, recorded...)...)
-	if status.Terminal() {
+	s.change(statement, ch, recorded)
+	if ch.status.Terminal() {
 		s.add(task.SettleSQL, "ARRAY["+taskID+"]")
 		s.text.WriteString("\\endpipeline\n")
 	}
 }
 
-// report adds what the server does with a report of one event, on one of the
+// report adds what the server does with a report of progress, on one of the
 // tasks from a first to a last number; see pastSQL.
 func (s *script) report(e api.ReportEvent, zero int64, first, last int) {
 	fmt.Fprintf(&s.text, "\\set n random(%d, %d)\n", first, last)
 	id := sqlText(fmt.Sprintf("(lpad(to_hex(%d + :n::bigint), 12, '0') || '7' || substr(md5('t' || :n::bigint), 1, 3) || '8' || substr(md5((:n::bigint)::text), 1, 15))::uuid", zero))
-	percent := strconv.Itoa(*e.Progress)
-	s.add(task.ChangeSQL, append([]any{
-		id, id, "local", reachable[""], "",
-		"", percent, null, null, "false", "false", "1",
-		array(string(e.Type)), array(e.Message), "{" + percent + "}", "{NULL}", strconv.Itoa(task.MaxEvents), "", "true", "true", "",
-	}, noEntry()...)...)
+	s.change(task.ReportSQL, changed{id: id, lease: id, message: e.Message, event: string(e.Type), progress: e.Progress}, noEntry())
+}
+
+// changed is a change with its event.
+type changed struct {
+	id, lease      sqlText
+	status         api.TaskStatus
+	message, event string
+	progress       *int
+	output         *string
+}
+
+func (s *script) change(statement string, ch changed, recorded []any) {
+	progress, output := sqlText("ARRAY[NULL]"), any(sqlText("ARRAY[NULL]"))
+	if ch.progress != nil {
+		progress = sqlText(fmt.Sprintf("ARRAY[%d]", *ch.progress))
+	}
+	if ch.output != nil {
+		output = array(*ch.output)
+	}
+	empty := array("")
+	s.add(statement, append([]any{
+		"ARRAY[" + ch.id + "]", "ARRAY[" + ch.lease + "]", array("local"), empty, "{true}", sqlText(fmt.Sprintf("ARRAY[%t]", ch.lease != null)),
+		array(reachable[ch.status]), array(string(ch.status)),
+		empty, progress, output, sqlText("ARRAY[NULL]"), empty, "{false}", "{false}", "{1}",
+		"{1}", "{1}", array(ch.event), array(ch.message), progress, "{NULL}", strconv.Itoa(task.MaxEvents),
+	}, recorded...)...)
 }
 
 // entry are the arguments for the audit entry of an action on the task.

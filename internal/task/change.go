@@ -1,6 +1,7 @@
 package task
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -73,6 +74,10 @@ type change struct {
 	release       bool
 	reason        string
 	events        []ReportEvent
+
+	applied bool
+	task    Task // as it is then: all of it with updateSQL
+	done    chan error
 }
 
 // allowed returns the statuses that the change may find.
@@ -123,7 +128,7 @@ func (s *Service) Update(ctx context.Context, c policy.Caller, id uuid.UUID, p P
 		d.Reason = "leased to a worker of the caller's"
 	}
 	ch.entries = []audit.Entry{audit.NewEntry(c, actionUpdate, resourceType, id.String(), d)}
-	return s.apply(ctx, ch)
+	return s.apply(ctx, &s.updates, ch)
 }
 
 // Report records what a worker says under a lease. It returns LeaseLost, and
@@ -179,7 +184,7 @@ func (s *Service) Report(ctx context.Context, c policy.Caller, id, lease uuid.UU
 	if len(ch.events) == 0 {
 		return nil
 	}
-	_, err := s.apply(ctx, ch)
+	_, err := s.apply(ctx, &s.reports, ch)
 	return err
 }
 
@@ -239,15 +244,16 @@ func cut(s string, limit int) string {
 	return s[:limit]
 }
 
-// changeSQL writes one change and its events. A failed attempt that may be
-// tried again becomes a task that waits for its next attempt, later each time:
-// 1 s, 2 s, 4 s … at most 5 min, give or take a fifth so that tasks which
-// failed together do not come back together.
+// changeSQL writes changes of different tasks, and their events. A failed
+// attempt that may be tried again becomes a task that waits for its next attempt,
+// later each time: 1 s, 2 s, 4 s … at most 5 min, give or take a fifth so that
+// tasks which failed together do not come back together.
 var changeSQL = `
 WITH before AS (
-	SELECT $1::uuid AS id, $2::uuid AS lease, $3::text AS user_id, $18::text AS project_id, $19::boolean AS all_projects, $4::text[] AS allowed, $5::text AS status,
-		$6::text AS waiting_reason, $7::int AS progress, $8::text AS output, $9::text AS error,
-		$10::boolean AS retryable, $11::boolean AS release, $12::int AS events, $20::boolean AS any_worker, $21::text AS reason
+	SELECT id, lease, user_id, project_id, all_projects, any_worker, allowed::text[] AS allowed, status, waiting_reason, progress, output, error, reason, retryable, release, events
+	FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::boolean[], $6::boolean[], $7::text[], $8::text[],
+		$9::text[], $10::int[], $11::text[], $12::text[], $13::text[], $14::boolean[], $15::boolean[], $16::int[])
+	AS b (id, lease, user_id, project_id, all_projects, any_worker, allowed, status, waiting_reason, progress, output, error, reason, retryable, release, events)
 ), changed AS (
 	UPDATE tasks t SET
 		status = CASE
@@ -285,86 +291,200 @@ WITH before AS (
 			ELSE t.lease_token = b.lease AND (b.any_worker OR EXISTS (SELECT FROM workers w WHERE w.id = t.worker_id AND w.owner = b.user_id)) END
 		AND t.status = ANY (b.allowed)
 		AND (t.blocked_by = 0 OR b.status NOT IN ('planning', 'running', 'completed'))
-		AND (b.status <> '' OR t.last_seq + b.events <= $17)
-	RETURNING ` + columns + `, t.last_txid, was.status AS was
+		AND (b.status <> '' OR t.last_seq + b.events <= $23)
+	RETURNING ` + columns + `, t.last_txid, was.status AS was, b.status AS asked, b.events
 ), logged AS (
 	INSERT INTO task_events (task_id, seq, txid, created_at, type, status, message, progress, data)
-	SELECT c.id, c.last_seq - $12 + e.place, c.last_txid, c.updated_at, e.type,
-		CASE WHEN e.type = 'status' OR $5 = '' THEN c.status ELSE c.was END, e.message, e.progress, e.data::json
-	FROM changed c, unnest($13::text[], $14::text[], $15::int[], $16::text[]) WITH ORDINALITY AS e (type, message, progress, data, place)
+	SELECT c.id, c.last_seq - c.events + e.place, c.last_txid, c.updated_at, e.type,
+		CASE WHEN e.type = 'status' OR c.asked = '' THEN c.status ELSE c.was END, e.message, e.progress, e.data::json
+	FROM changed c JOIN (
+		SELECT ($1::uuid[])[e.change] AS id, e.* FROM unnest($17::int[], $18::int[], $19::text[], $20::text[], $21::int[], $22::text[])
+		AS e (change, place, type, message, progress, data)
+	) e USING (id)
 ), audited AS (
-	` + audit.InsertSQL(22, `JOIN changed c ON true`, map[string]string{"project_id": "c.project_id"}) + `
-)
-SELECT ` + columns + ` FROM changed t`
+	` + audit.InsertSQL(24, `JOIN changed c ON c.id::text = entry.resource_id`, map[string]string{"project_id": "c.project_id"}) + `
+)`
 
-// apply writes the change and tells of it.
-func (s *Service) apply(ctx context.Context, ch change) (Task, error) {
-	n := len(ch.events)
-	types, messages := make([]string, n), make([]string, n)
-	progress, data := make([]*int, n), make([]*string, n)
-	for i, e := range ch.events {
-		types[i], messages[i], progress[i] = string(e.Type), e.Message, e.Progress
-		if e.Data != nil {
-			d := string(e.Data)
-			data[i] = &d
+var (
+	// updateSQL returns the tasks, reportSQL no more than their consequences take:
+	// texts of megabytes are not read for an event.
+	updateSQL = changeSQL + `
+SELECT ` + columns + ` FROM changed t`
+	reportSQL = changeSQL + `
+SELECT id, waiting_reason FROM changed`
+)
+
+func (ch *change) about() uuid.UUID { return ch.id }
+
+func (ch *change) size() int {
+	n := 0
+	for _, text := range []*string{ch.output, ch.errorText} {
+		if text != nil {
+			n += len(*text)
 		}
 	}
-	var t Task
-	var touched []settled
-	var children []cancelled
-	// A batch is one round trip and one transaction. Only a cancelled task takes
-	// others along and needs more.
-	send := func(send func(*pgx.Batch) pgx.BatchResults) error {
-		touched = nil
-		batch := &pgx.Batch{}
-		batch.Queue(changeSQL, append([]any{
-			ch.id, ch.lease, ch.caller.UserID, ch.allowed(), ch.status,
-			ch.waitingReason, ch.progress, ch.output, ch.errorText, ch.retryable, ch.release, n,
-			types, messages, progress, data, MaxEvents, ch.caller.ProjectID, ch.caller.AllProjects, ownerOf(ch.caller) == "", ch.reason,
-		}, audit.Args(ch.entries...)...)...).Query(func(rows pgx.Rows) (err error) {
-			t, err = pgx.CollectExactlyOneRow(rows, toTask)
-			return err
-		})
-		if ch.status.Terminal() && ch.status != Cancelled {
-			queueSettle(batch, []uuid.UUID{ch.id}, &touched)
-		}
-		return send(batch).Close()
+	for _, e := range ch.events {
+		n += len(e.Message) + len(e.Data)
 	}
-	var err error
-	if ch.status == Cancelled {
-		err = postgres.InTx(ctx, s.pool, func(tx pgx.Tx) (err error) {
-			err = send(func(b *pgx.Batch) pgx.BatchResults { return tx.SendBatch(ctx, b) })
-			if err != nil {
-				return err
+	return n
+}
+
+// writeChanges writes those of the changes, which are of different tasks, that
+// apply, and settles what depends on tasks that they end. It is one round trip.
+func writeChanges(ctx context.Context, db interface {
+	SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults
+}, sql string, changes []*change) (touched []settled, err error) {
+	n := len(changes)
+	ids, leases := make([]uuid.UUID, n), make([]*uuid.UUID, n)
+	users, projects, allowed, reasons := make([]string, n), make([]string, n), make([]string, n), make([]string, n)
+	statuses, waiting := make([]string, n), make([]string, n)
+	everywhere, anybodys, retryable, release := make([]bool, n), make([]bool, n), make([]bool, n), make([]bool, n)
+	progress, events := make([]*int, n), make([]int, n)
+	outputs, faults := make([]*string, n), make([]*string, n)
+	var (
+		changeOf, places []int
+		types, messages  []string
+		percents         []*int
+		data             []*string
+		entries          []audit.Entry
+		ended            []uuid.UUID
+	)
+	byID := make(map[uuid.UUID]*change, n)
+	for i, ch := range changes {
+		byID[ch.id], ch.applied = ch, false
+		ids[i], leases[i], users[i], projects[i], everywhere[i] = ch.id, ch.lease, ch.caller.UserID, ch.caller.ProjectID, ch.caller.AllProjects
+		anybodys[i], allowed[i], statuses[i], waiting[i] = ownerOf(ch.caller) == "", arrayOf(ch.allowed()), string(ch.status), string(ch.waitingReason)
+		progress[i], outputs[i], faults[i], reasons[i] = ch.progress, ch.output, ch.errorText, ch.reason
+		retryable[i], release[i], events[i] = ch.retryable, ch.release, len(ch.events)
+		for place, e := range ch.events {
+			changeOf, places = append(changeOf, i+1), append(places, place+1)
+			types, messages, percents = append(types, string(e.Type)), append(messages, e.Message), append(percents, e.Progress)
+			var d *string
+			if e.Data != nil {
+				d = new(string(e.Data))
 			}
-			children, touched, err = endTree(ctx, tx, ch.id)
-			return err
-		})
-	} else {
-		err = postgres.Retry(ctx, func() error {
-			return send(func(b *pgx.Batch) pgx.BatchResults { return s.pool.SendBatch(ctx, b) })
-		})
+			data = append(data, d)
+		}
+		entries = append(entries, ch.entries...)
+		if ch.status.Terminal() {
+			ended = append(ended, ch.id)
+		}
 	}
-	if errors.Is(err, pgx.ErrNoRows) {
-		return Task{}, s.explain(ctx, ch)
+	batch := &pgx.Batch{}
+	batch.Queue(sql, append([]any{
+		ids, leases, users, projects, everywhere, anybodys, allowed, statuses,
+		waiting, progress, outputs, faults, reasons, retryable, release, events,
+		changeOf, places, types, messages, percents, data, MaxEvents,
+	}, audit.Args(entries...)...)...).Query(func(rows pgx.Rows) error {
+		found, err := pgx.CollectRows(rows, pgx.RowToStructByNameLax[Task])
+		for _, t := range found {
+			byID[t.ID].task, byID[t.ID].applied = t, true
+		}
+		return err
+	})
+	if len(ended) > 0 {
+		queueSettle(batch, ended, &touched)
 	}
-	// Also after an error, which leaves open whether the change took place.
-	s.announceChanged(ch.id)
+	return touched, db.SendBatch(ctx, batch).Close()
+}
+
+// apply writes the change, with one of the groups, and tells of it. It shares its statement with others
+// that come at the same time. A caller who leaves does not take the others along;
+// the change may have been written, as whenever no answer arrives.
+func (s *Service) apply(ctx context.Context, group *group[*change], ch change) (Task, error) {
+	if ch.status == Cancelled {
+		return s.applyCancel(ctx, ch)
+	}
+	ch.done = make(chan error, 1)
+	if err := group.add(&ch); err != nil {
+		return Task{}, err
+	}
+	select {
+	case err := <-ch.done:
+		if err == nil && !ch.applied {
+			err = s.explain(ctx, &ch)
+		}
+		return ch.task, err
+	case <-ctx.Done():
+		return Task{}, ctx.Err()
+	}
+}
+
+// flushChanges writes a group of changes, and tells of them, for a caller may
+// have left. If it fails as a whole each is tried alone, so that a bad one fails
+// alone.
+func (s *Service) flushChanges(sql string, group []*change) {
+	ctx, cancel := context.WithTimeout(context.Background(), flushTimeout)
+	defer cancel()
+	// Rows are locked in one order, so that two servers do not wait for each
+	// other.
+	slices.SortFunc(group, func(a, b *change) int { return bytes.Compare(a.id[:], b.id[:]) })
+	var touched []settled
+	err := postgres.Retry(ctx, func() (err error) {
+		touched, err = writeChanges(ctx, s.pool, sql, group)
+		return err
+	})
+	if err != nil && len(group) > 1 && fault.CodeOf(err) != fault.Unavailable && ctx.Err() == nil {
+		for _, ch := range group {
+			s.flushChanges(sql, []*change{ch})
+		}
+		return
+	}
+	var ids []uuid.UUID
+	for _, ch := range group {
+		if err != nil || ch.applied { // an error leaves open whether it took place
+			ids = append(ids, ch.id)
+		}
+		if err == nil && ch.applied {
+			s.drawConsequences(ch)
+		}
+	}
+	s.announceChanged(ids...)
+	s.followUp(ctx, touched)
 	if err != nil {
-		return Task{}, audit.Fault(fmt.Errorf("change task %s: %w", ch.id, err))
+		err = audit.Fault(fmt.Errorf("change tasks: %w", err))
 	}
-	s.announceCancelled(children)
-	if t.WaitingReason == ForRetry {
+	for _, ch := range group {
+		ch.done <- err
+	}
+}
+
+// drawConsequences pokes whoever has something to do after a change.
+func (s *Service) drawConsequences(ch *change) {
+	if ch.task.WaitingReason == ForRetry {
 		poke(s.sweepSoon)
 	}
-	if ch.release || ch.status.Terminal() || ch.status == Failed {
+	if ch.release || ch.status.Terminal() {
 		s.leftRoom()
 	}
 	if ch.release {
 		s.bus.Publish(stream.Signal{Topic: stream.WorkReady})
 	}
+}
+
+// applyCancel is apply for a task that its submitter cancels, which takes others
+// along.
+func (s *Service) applyCancel(ctx context.Context, ch change) (Task, error) {
+	var children []cancelled
+	var touched []settled
+	err := postgres.InTx(ctx, s.pool, func(tx pgx.Tx) (err error) {
+		if _, err = writeChanges(ctx, tx, updateSQL, []*change{&ch}); err != nil || !ch.applied {
+			return err
+		}
+		children, touched, err = endTree(ctx, tx, ch.id)
+		return err
+	})
+	if err == nil && !ch.applied {
+		return Task{}, s.explain(ctx, &ch)
+	}
+	s.announceChanged(ch.id)
+	if err != nil {
+		return Task{}, audit.Fault(fmt.Errorf("change task %s: %w", ch.id, err))
+	}
+	s.drawConsequences(&ch)
+	s.announceCancelled(children)
 	s.followUp(ctx, touched)
-	return t, nil
+	return ch.task, nil
 }
 
 // announceChanged tells followers of changed tasks.
@@ -377,7 +497,7 @@ func (s *Service) announceChanged(ids ...uuid.UUID) {
 }
 
 // explain finds out why a change did not apply.
-func (s *Service) explain(ctx context.Context, ch change) error {
+func (s *Service) explain(ctx context.Context, ch *change) error {
 	var st Status
 	var dispatch Dispatch
 	var userID, projectID string

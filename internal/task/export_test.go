@@ -32,3 +32,17 @@ var (
 
 // ClaimLock is what TakeTurnsSQL takes.
 const ClaimLock = claimLock
+
+// FlushesUnderWay is how many groups of reports are being written, Queued how
+// many reports wait for that.
+func (s *Service) FlushesUnderWay() int {
+	s.reports.mu.Lock()
+	defer s.reports.mu.Unlock()
+	return len(s.reports.under)
+}
+
+func (s *Service) Queued() int {
+	s.reports.mu.Lock()
+	defer s.reports.mu.Unlock()
+	return len(s.reports.queue)
+}

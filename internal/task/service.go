@@ -78,6 +78,8 @@ type Service struct {
 	retention                 time.Duration
 
 	inserts     group[*insertion]
+	updates     group[*change] // whose callers are told of the task
+	reports     group[*change]
 	sweepSoon   chan struct{} // poked when something falls due that no sweep knows of
 	unparkSoon  chan struct{} // poked when a limit may have room again
 	parked      atomic.Bool   // whether limits hold tasks back, as far as is known
@@ -122,6 +124,8 @@ func NewService(pool *pgxpool.Pool, o Options) *Service {
 		leases: map[chan struct{}]string{}, asking: map[string]map[chan struct{}]struct{}{}, sweepSoon: make(chan struct{}, 1), recheckSoon: make(chan struct{}, 1), unparkSoon: make(chan struct{}, 1),
 	}
 	s.inserts.flush = s.flushInserts
+	s.updates.flush = func(g []*change) { s.flushChanges(updateSQL, g) }
+	s.reports.flush = func(g []*change) { s.flushChanges(reportSQL, g) }
 	o.Bus.Subscribe(s.hear)
 	return s
 }

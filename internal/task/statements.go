@@ -4,6 +4,7 @@ package task
 // server to see what the server adds.
 var (
 	InsertSQL = insertSQL // Submit
-	ChangeSQL = changeSQL // Update and Report
-	SettleSQL = settleSQL // follows ChangeSQL in its transaction when the task ends
+	UpdateSQL = updateSQL // Update
+	ReportSQL = reportSQL // Report
+	SettleSQL = settleSQL // follows them in its transaction when the task ends
 )

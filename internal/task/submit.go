@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -277,6 +276,12 @@ type insertion struct {
 	done  chan error
 }
 
+func (n *insertion) about() uuid.UUID { return n.task.ID }
+
+func (n *insertion) size() int {
+	return len(n.task.Description) + len(n.task.Input) + len(n.task.Metadata)
+}
+
 // insertShared inserts one task together with others that come at the same
 // time. A caller who leaves does not take the others along; its task may have
 // been kept, as whenever no answer arrives.
@@ -474,7 +479,7 @@ func insertTasks(ctx context.Context, db querier, news []*insertion, known map[u
 		}
 		for f, v := range [...]string{
 			t.Description, t.Input, t.AgentID, t.SkillID, t.Model, t.Thinking, t.SessionID, t.ProjectID,
-			arrayLiteral(t.DependsOn), string(t.Dispatch), labels, t.UserID, in.key, requires, t.ConcurrencyKey, textArrayLiteral(t.RetryOn),
+			arrayLiteral(t.DependsOn), string(t.Dispatch), labels, t.UserID, in.key, requires, t.ConcurrencyKey, arrayOf(t.RetryOn),
 		} {
 			text[f][i] = v
 		}
@@ -530,8 +535,22 @@ func arrayLiteral(ids []uuid.UUID) string {
 	return b.String()
 }
 
-// textArrayLiteral is arrayLiteral for reasons, which need no quotes.
-func textArrayLiteral(reasons []string) string { return "{" + strings.Join(reasons, ",") + "}" }
+// arrayOf is arrayLiteral for words, which need no quotes.
+func arrayOf[T ~string](words []T) string {
+	n := 2
+	for _, w := range words {
+		n += len(w) + 1
+	}
+	b := make([]byte, 1, n)
+	b[0] = '{'
+	for i, w := range words {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, w...)
+	}
+	return string(append(b, '}'))
+}
 
 // requestHash identifies what was asked for, however it was spelt in JSON.
 func requestHash(kind string, batch []New) ([]byte, error) {
