@@ -33,7 +33,8 @@ server over HTTP; each client has one task at a time.`,
 			return b.run(cmd.Context(), "cancel", "tasks", nil, b.cancel)
 		},
 	}
-	b.addFlags(cmd, 8, 10*time.Second)
+	b.addFlags(cmd, 10*time.Second)
+	b.addClientsFlag(cmd, 8)
 	return cmd
 }
 

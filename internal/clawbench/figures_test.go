@@ -39,10 +39,9 @@ func TestAtARateTheTimesCountFromWhenAnOperationWasDue(t *testing.T) {
 		l := load{clients: 1, window: time.Second, rate: 10}
 		stalled := false
 		// It stalls for half a second once, during which four more come due.
-		counted, err := l.run(t.Context(), nowhere(t), func(context.Context, *connection) error {
+		counted, err := l.run(t.Context(), nowhere(t), func(ctx context.Context, _ *connection) error {
 			if !stalled {
-				time.Sleep(warmUp + 500*time.Millisecond)
-				stalled = true
+				stalled = sleep(ctx, warmUp+500*time.Millisecond)
 			}
 			return nil
 		})

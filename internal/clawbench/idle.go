@@ -37,7 +37,8 @@ heard of ten seconds late.`,
 			})
 		},
 	}
-	b.addFlags(cmd, 1, time.Minute)
+	b.addFlags(cmd, time.Minute)
+	b.addClientsFlag(cmd, 1)
 	cmd.Flags().IntVar(&workers, "workers", 10, "how many workers are connected")
 	return cmd
 }

@@ -29,10 +29,10 @@ each in a transaction of its own: the same rows, but nothing is claimed.`,
 				return err
 			}
 			return b.run(cmd.Context(), "lifecycle", "tasks", nil, func(ctx context.Context, r *rig, res *result) error {
-				p, err := b.lifecycle(c)
-				if manual {
-					p, err = b.manualLifecycle()
+				if !manual {
+					return b.measure(ctx, r, res, b.lifecycle(c))
 				}
+				p, err := b.manualLifecycle()
 				if err != nil {
 					return err
 				}
@@ -40,7 +40,7 @@ each in a transaction of its own: the same rows, but nothing is claimed.`,
 			})
 		},
 	}
-	b.addFlags(cmd, 64, 10*time.Second)
+	b.addFlags(cmd, 10*time.Second)
 	b.addLoadFlags(cmd)
 	c.addFlags(cmd)
 	f := cmd.Flags()
@@ -64,7 +64,7 @@ func steps() []api.TaskPatch {
 }
 
 // lifecycle has workers run the tasks.
-func (b *bench) lifecycle(o crewOptions) (plan, error) {
+func (b *bench) lifecycle(o crewOptions) plan {
 	n := payload()
 	s := &script{}
 	s.submit(n)
@@ -83,7 +83,7 @@ func (b *bench) lifecycle(o crewOptions) (plan, error) {
 			})
 			return counted, err
 		}, nil
-	}}, nil
+	}}
 }
 
 // runTask returns the operation of submitting a task for the crew and waiting

@@ -60,8 +60,8 @@ type bench struct {
 	out io.Writer // the result
 	log io.Writer // how far it is
 
-	counts   []int // of clients, one after the other
-	clients  int   // the present one of them
+	clients  int   // at present
+	counts   []int // of clients, one after the other; nil: only as many
 	duration time.Duration
 	rate     float64
 	rounds   int
@@ -79,9 +79,8 @@ type bench struct {
 }
 
 // addFlags adds the flags that all benchmarks have.
-func (b *bench) addFlags(cmd *cobra.Command, clients int, duration time.Duration) {
+func (b *bench) addFlags(cmd *cobra.Command, duration time.Duration) {
 	f := cmd.Flags()
-	f.IntSliceVar(&b.counts, "clients", []int{clients}, "how many connect at once, each with one request at a time; several numbers are measured one after the other")
 	f.DurationVar(&b.duration, "duration", duration, "how long to measure, after a second of warming up")
 	f.BoolVar(&b.json, "json", false, "print the result as JSON")
 	f.StringVar(&b.url, "url", "", "`address` of a running server to measure; CODERCLAW_TOKEN is its credential")
@@ -90,9 +89,15 @@ func (b *bench) addFlags(cmd *cobra.Command, clients int, duration time.Duration
 	f.StringVar(&b.profile, "profile", "", "`directory` for profiles of the server that is started")
 }
 
+// addClientsFlag adds that of benchmarks with one number of clients.
+func (b *bench) addClientsFlag(cmd *cobra.Command, clients int) {
+	cmd.Flags().IntVar(&b.clients, "clients", clients, "how many connect at once, each with one request at a time")
+}
+
 // addLoadFlags adds the flags of benchmarks that measure how much can be done.
 func (b *bench) addLoadFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
+	f.IntSliceVar(&b.counts, "clients", []int{64}, "how many connect at once, each with one request at a time; several numbers are measured one after the other")
 	f.IntVar(&b.rounds, "rounds", 3, "how often to measure, all that is compared in turns; the medians count")
 	f.StringVar(&b.baseline, "baseline", withPgbench, "what to compare with: pgbench or none")
 	f.Float64Var(&b.rate, "rate", 0, "how many to begin a second, of all clients together, instead of as many as they can")
@@ -103,7 +108,7 @@ func (b *bench) addLoadFlags(cmd *cobra.Command) {
 }
 
 func (b *bench) check() error {
-	if len(b.counts) == 0 || slices.Min(b.counts) < 1 || b.rounds < 1 || b.duration <= 0 {
+	if slices.Min(append(b.counts, b.mostClients())) < 1 || b.rounds < 1 || b.duration <= 0 {
 		return errors.New("--clients, --rounds and --duration must be positive")
 	}
 	if b.rate < 0 || b.preload.finished < 0 || b.preload.blocked < 0 {
@@ -122,7 +127,9 @@ func (b *bench) check() error {
 }
 
 // connections is how many PostgreSQL must take.
-func (b *bench) connections() int { return 200 + slices.Max(b.counts) }
+func (b *bench) connections() int { return 200 + b.mostClients() }
+
+func (b *bench) mostClients() int { return slices.Max(append(b.counts, b.clients)) }
 
 // run measures on a rig that it sets up and takes down. settings are those of
 // a private PostgreSQL.
@@ -130,7 +137,6 @@ func (b *bench) run(ctx context.Context, name, unit string, settings map[string]
 	if err := b.check(); err != nil {
 		return err
 	}
-	b.clients = b.counts[0]
 	r, err := b.setUp(ctx, settings)
 	if err != nil {
 		return err

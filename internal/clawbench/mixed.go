@@ -37,7 +37,8 @@ are shared out among the first four.`,
 			})
 		},
 	}
-	b.addFlags(cmd, 16, 10*time.Second)
+	b.addFlags(cmd, 10*time.Second)
+	b.addClientsFlag(cmd, 16)
 	m.addFlags(cmd, 0)
 	return cmd
 }

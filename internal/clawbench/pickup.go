@@ -26,7 +26,8 @@ echo.`,
 			return b.run(cmd.Context(), "pickup", "tasks", nil, b.pickup)
 		},
 	}
-	b.addFlags(cmd, 1, 10*time.Second)
+	b.addFlags(cmd, 10*time.Second)
+	b.addClientsFlag(cmd, 1)
 	return cmd
 }
 

@@ -38,7 +38,7 @@ transaction of its own.`,
 			})
 		},
 	}
-	b.addFlags(cmd, 64, 10*time.Second)
+	b.addFlags(cmd, 10*time.Second)
 	b.addLoadFlags(cmd)
 	cmd.Flags().IntVar(&tasks, "tasks", 1000, "how many tasks run")
 	return cmd

@@ -65,7 +65,7 @@ func (r *result) print(w io.Writer, asJSON bool) error {
 	if err := t.Flush(); err != nil || len(r.Measures) == 0 {
 		return err
 	}
-	fmt.Fprintln(w)
+	fmt.Fprintf(w, "\n")
 	t = tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
 	for _, m := range r.Measures {
 		fmt.Fprintf(t, "%s\t%g %s\n", m.Name, m.Value, m.Unit)

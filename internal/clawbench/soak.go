@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -37,7 +38,8 @@ database.`,
 			})
 		},
 	}
-	b.addFlags(cmd, 16, time.Hour)
+	b.addFlags(cmd, time.Hour)
+	b.addClientsFlag(cmd, 16)
 	m.addFlags(cmd, 25)
 	return cmd
 }
@@ -163,7 +165,9 @@ func (m *mix) killUnderLoad(ctx context.Context) error {
 	if err := m.rig.own.kill(); err != nil {
 		return err
 	}
-	<-ended // with an error, now that there is no server
+	if err := <-ended; err == nil {
+		return errors.New("the load went on without the server")
+	}
 	return ctx.Err()
 }
 
@@ -172,7 +176,7 @@ func (m *mix) verify(ctx context.Context, res *result) error {
 	submitted, completed := m.ledger.submitted.copy(), m.ledger.completed.copy()
 	res.note("submissionsAcknowledged", float64(len(submitted)+len(completed)), "tasks")
 	res.note("completionsAcknowledged", float64(len(completed)), "tasks")
-	acknowledged := append(submitted, completed...)
+	acknowledged := slices.Concat(submitted, completed)
 	return m.rig.query(ctx, func(conn *pgx.Conn) error {
 		var broken []error
 		for _, invariant := range []struct {

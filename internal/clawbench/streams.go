@@ -55,7 +55,8 @@ at that rate, in turns with one that nobody follows.`,
 			})
 		},
 	}
-	b.addFlags(cmd, 64, 10*time.Second)
+	b.addFlags(cmd, 10*time.Second)
+	b.addClientsFlag(cmd, 64)
 	f := cmd.Flags()
 	f.IntVar(&streams, "streams", 5000, "how many streams to open")
 	f.IntVar(&streams, "followers", 5000, "the same")

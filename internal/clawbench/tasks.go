@@ -35,7 +35,7 @@ transaction of its own.`,
 			})
 		},
 	}
-	b.addFlags(cmd, 64, 10*time.Second)
+	b.addFlags(cmd, 10*time.Second)
 	b.addLoadFlags(cmd)
 	cmd.Flags().BoolVar(&auto, "auto", false, "submit tasks for workers, due tomorrow, instead of tasks that the submitter drives")
 	return cmd
