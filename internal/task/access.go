@@ -176,7 +176,7 @@ func (s *Service) read(ctx context.Context, c policy.Caller, sql string, args pg
 	}
 	b := &pgx.Batch{}
 	b.Queue(`SELECT set_config('role', 'coderclaw_scoped', true),
-		set_config('coderclaw.project', $1, true), set_config('coderclaw.user', $2, true)`, c.ProjectID, c.UserID)
+		set_config('coderclaw.project', $1, true), set_config('coderclaw.user', $2, true), set_config('coderclaw.session', $3, true)`, c.ProjectID, c.UserID, c.SessionID)
 	// Another text, for the plan depends on the role.
 	b.Queue("/* scoped */ "+sql, args).Query(scan)
 	return postgres.Fault(s.pool.SendBatch(ctx, b).Close())

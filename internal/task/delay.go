@@ -13,7 +13,8 @@ import (
 // Delay says why a task does not run.
 type Delay struct {
 	Reason PendingReason
-	// Limit is, with PendingLimit, the one that has no room, as kind:name.
+	// Limit is, with PendingLimit, the one that has no room, as kind:name, and
+	// with PendingBudget whose nothing is left of.
 	Limit string
 	// Ahead is, with PendingTurn, how many tasks of the project come before, up
 	// to 1,000.
@@ -28,6 +29,7 @@ const (
 	PendingDependency PendingReason = "dependency" // tasks that it depends on have not completed
 	PendingNotBefore  PendingReason = "not-before" // its time has not come
 	PendingLimit      PendingReason = "limit"      // a limit on what runs at once is reached
+	PendingBudget     PendingReason = "budget"     // nothing is left of the session's or project's
 	PendingNoWorker   PendingReason = "no-worker"  // no worker is there that could be given it
 	PendingTurn       PendingReason = "turn"       // others come before, or the workers are busy
 )
@@ -39,6 +41,7 @@ const maxAhead = 1000
 var pendingSQL = fmt.Sprintf(`
 SELECT CASE
 	WHEN t.blocked_by > 0 THEN 'dependency'
+	WHEN t.parked_by ~ '^(project|session)-budget:' THEN 'budget'
 	WHEN t.parked_by <> '' THEN 'limit'
 	WHEN t.run_after > clock_timestamp() THEN 'not-before'
 	WHEN NOT EXISTS (
@@ -47,7 +50,7 @@ SELECT CASE
 			AND (w.projects IS NULL OR t.project_id = ANY (w.projects)) AND t.requires <@ w.labels AND t.labels @> w.only_labels
 	) THEN 'no-worker'
 	ELSE 'turn' END AS reason,
-	t.parked_by AS "limit",
+	regexp_replace(t.parked_by, '^(project|session)-budget:', '\1:') AS "limit",
 	(SELECT count(*) FROM (
 		SELECT FROM tasks a WHERE a.claimable AND a.project_id = t.project_id AND (a.rank, a.id) < (t.rank, t.id) LIMIT %d
 	) ahead)::int AS ahead
