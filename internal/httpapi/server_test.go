@@ -119,7 +119,7 @@ func newRigWith(t testing.TB, o options) *rig {
 	})
 	r.http, err = httpapi.New(httpapi.Options{
 		Identity: r.identity, Policies: agents, Documents: agents, Recorder: decisions, Audit: decisions, PublicURL: r.url,
-		Tasks: r.tasks, Workers: r.tasks, Artifacts: r.tasks, Limiter: r.tasks, Registry: agents, Bus: o.bus, Access: o.access, Hosts: []string{}, Ready: o.ready,
+		Tasks: r.tasks, Workers: r.tasks, Artifacts: r.tasks, Limiter: r.tasks, Budgets: r.tasks, Registry: agents, Bus: o.bus, Access: o.access, Hosts: []string{}, Ready: o.ready,
 		Metrics: prometheus.NewRegistry(), Log: log, Version: "1.2.3", Mode: "local-only",
 		Config: api.RuntimeConfig{Mode: "local-only", DefaultRoles: []string{"developer"}, PublicURL: r.url},
 	})

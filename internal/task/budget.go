@@ -155,7 +155,7 @@ func (u *Usage) take(lease uuid.UUID, reported []Used) (more Amounts, err error)
 		known := u.Sources[source]
 		if known == nil {
 			if len(u.Sources) >= maxSources {
-				return nil, fault.New(fault.TooMany, "%d sources have told of what the task uses, the most that can", maxSources)
+				return nil, fault.New(fault.Conflict, "%d sources have told of what the task uses, the most that can", maxSources)
 			}
 			known = Amounts{}
 			u.Sources[source] = known

@@ -435,7 +435,7 @@ func TestATaskHasABoundedNumberOfSources(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := r.use(t, id, lease, tokens(1))
-	wantFault(t, err, fault.TooMany)
+	wantFault(t, err, fault.Conflict)
 	if _, err = r.Use(t.Context(), task.InProcess, id, lease, []task.Used{{Source: "s7", Total: tokens(3)}}, false); err != nil {
 		t.Error(err)
 	}

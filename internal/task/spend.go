@@ -26,7 +26,7 @@ import (
 // says that the agent has ended: then there is nothing to stop any more.
 //
 // It returns LeaseLost, and counts nothing, if the lease is held no more, or by
-// another principal's worker, Invalid for what is no amount, and TooMany for more
+// another principal's worker, Invalid for what is no amount, and Conflict for more
 // sources than a task can have.
 func (s *Service) Use(ctx context.Context, c policy.Caller, id, lease uuid.UUID, reported []Used, final bool) (held *Question, err error) {
 	if err := checkUsed(reported); err != nil {
