@@ -123,8 +123,6 @@ func budgetPath(kind BudgetKind) string { return "/v1/budgets/" + url.PathEscape
 
 // ReportUsage says what the agent of a leased task has used. It may be repeated.
 func (c *Client) ReportUsage(ctx context.Context, taskID, leaseToken string, r UsageReport) (UsageAnswer, error) {
-	h := http.Header{}
-	WithLeaseToken(leaseToken)(h)
 	var out UsageAnswer
-	return out, c.do(ctx, call{method: http.MethodPost, path: "/v1/tasks/" + url.PathEscape(taskID) + "/usage", header: h, in: r, out: &out, once: true})
+	return out, c.leased(ctx, taskID, leaseToken, call{method: http.MethodPost, path: "/usage", in: r, out: &out})
 }
