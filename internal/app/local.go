@@ -123,6 +123,19 @@ func (l localServer) Authorize(ctx context.Context, taskID, leaseToken, skillID 
 	return httpapi.WireSkillDecision(d), forWorker(err)
 }
 
+func (l localServer) Use(ctx context.Context, taskID, leaseToken string, r api.UsageReport) (api.UsageAnswer, error) {
+	id, token, err := parseLease(taskID, leaseToken)
+	if err != nil {
+		return api.UsageAnswer{}, err
+	}
+	used, err := httpapi.NewUsed(r.Usage)
+	if err != nil {
+		return api.UsageAnswer{}, forWorker(err)
+	}
+	held, err := l.tasks.Use(ctx, task.InProcess, id, token, used, r.Final)
+	return httpapi.WireUsageAnswer(held), forWorker(err)
+}
+
 func (l localServer) PutArtifact(ctx context.Context, taskID, leaseToken, name, contentType string, content io.ReadSeeker) error {
 	id, err := uuid.Parse(taskID)
 	if err != nil {

@@ -23,6 +23,7 @@ type Workers interface {
 	Heartbeat(ctx context.Context, c policy.Caller, workerID string, leases []uuid.UUID, wait time.Duration) (lost []uuid.UUID, err error)
 	Report(ctx context.Context, c policy.Caller, id, lease uuid.UUID, r task.Report) error
 	Asking
+	Spending
 }
 
 // LeaseInput names the lease by whose right a worker asks.

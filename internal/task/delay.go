@@ -14,7 +14,8 @@ import (
 // Delay says why a task does not run.
 type Delay struct {
 	Reason PendingReason
-	// Limit is, with PendingLimit, the one that has no room, as kind:name.
+	// Limit is, with PendingLimit, the one that has no room, as kind:name, and
+	// with PendingBudget whose nothing is left of.
 	Limit string
 	// Pause is, with PendingPaused, what is paused.
 	Pause *Pause
@@ -33,6 +34,7 @@ const (
 	PendingLimit      PendingReason = "limit"      // a limit on what runs at once is reached
 	PendingRate       PendingReason = "rate"       // as many tasks of the agent were begun as may be for now
 	PendingPaused     PendingReason = "paused"     // its agent or session is paused
+	PendingBudget     PendingReason = "budget"     // nothing is left of the session's or project's
 	PendingNoWorker   PendingReason = "no-worker"  // no worker is there that could be given it
 	PendingTurn       PendingReason = "turn"       // others come before, or the workers are busy
 )
@@ -46,6 +48,7 @@ SELECT CASE
 	WHEN t.blocked_by > 0 THEN 'dependency'
 	WHEN t.parked_by LIKE 'paused-%%' THEN 'paused'
 	WHEN t.parked_by LIKE 'rate:%%' THEN 'rate'
+	WHEN t.parked_by ~ '^(project|session)-budget:' THEN 'budget'
 	WHEN t.parked_by <> '' THEN 'limit'
 	WHEN t.run_after > clock_timestamp() THEN 'not-before'
 	WHEN NOT EXISTS (
@@ -54,7 +57,7 @@ SELECT CASE
 			AND (w.projects IS NULL OR t.project_id = ANY (w.projects)) AND t.requires <@ w.labels AND t.labels @> w.only_labels
 	) THEN 'no-worker'
 	ELSE 'turn' END AS reason,
-	t.parked_by AS "limit",
+	regexp_replace(t.parked_by, '^(project|session)-budget:', '\1:') AS "limit",
 	(SELECT count(*) FROM (
 		SELECT FROM tasks a WHERE a.claimable AND a.project_id = t.project_id AND (a.rank, a.id) < (t.rank, t.id) LIMIT %d
 	) ahead)::int AS ahead

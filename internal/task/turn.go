@@ -74,7 +74,9 @@ const ratesSQL = `rates AS MATERIALIZED (
 )`
 
 // candidatesSQL finds whose turn it is, up to $3 tasks of those that the worker
-// may be given, and the first limit that has no room for each, if there is one.
+// may be given, and for each the first limit that has no room, or the budget of
+// which nothing is left, if there is one. A task that has used something goes on
+// with its next attempt: it is stopped there, where people can be asked.
 var candidatesSQL = `
 projects (project_id) AS (
 	SELECT (SELECT project_id FROM tasks WHERE claimable ORDER BY project_id LIMIT 1)
@@ -89,7 +91,7 @@ projects (project_id) AS (
 	FROM projects p
 	CROSS JOIN LATERAL (SELECT coalesce(sum(n), 0) AS n FROM running r WHERE r.project_id = p.project_id) busy
 	CROSS JOIN LATERAL (
-		SELECT t.id, t.project_id, t.session_id, t.agent_id, t.concurrency_key, t.concurrency_limit, t.rank,
+		SELECT t.id, t.project_id, t.session_id, t.agent_id, t.concurrency_key, t.concurrency_limit, t.rank, t.usage IS NULL AS unspent,
 			row_number() OVER (ORDER BY t.rank, t.id) AS place
 		FROM tasks t
 		WHERE t.claimable AND t.project_id = p.project_id AND EXISTS (SELECT FROM worker)
@@ -124,6 +126,10 @@ projects (project_id) AS (
 			THEN 'key:' || c.project_id || '/' || c.concurrency_key
 		WHEN row_number() OVER (PARTITION BY c.agent_id ORDER BY c.turn) > (SELECT tokens FROM rates r WHERE r.agent_id = c.agent_id)
 			THEN 'rate:' || c.agent_id
+		WHEN c.unspent AND (SELECT EXISTS (SELECT FROM budgets)) THEN CASE
+			WHEN c.project_id <> '' AND budget_exhausted('project', c.project_id) THEN 'project-budget:' || c.project_id
+			WHEN c.session_id <> '' AND budget_exhausted('session', c.session_id) THEN 'session-budget:' || c.session_id
+			ELSE '' END
 		ELSE '' END AS held_by
 	FROM candidates c
 )`
@@ -142,6 +148,8 @@ WITH RECURSIVE ` + ratesSQL + `, held (by) AS (
 ), room AS (
 	-- Where there is no limit any more there is room for all.
 	SELECT h.by, coalesce(CASE split_part(h.by, ':', 1)
+		WHEN 'project-budget' THEN CASE WHEN budget_exhausted('project', substr(h.by, strpos(h.by, ':') + 1)) THEN 0 END
+		WHEN 'session-budget' THEN CASE WHEN budget_exhausted('session', substr(h.by, strpos(h.by, ':') + 1)) THEN 0 END
 		WHEN 'key' THEN (SELECT concurrency_limit FROM tasks WHERE parked_by = h.by AND parked_by <> '' AND completed_at IS NULL ORDER BY rank, id LIMIT 1)
 		WHEN 'rate' THEN (SELECT floor(tokens)::int FROM rates r WHERE r.agent_id = substr(h.by, 6))
 		WHEN 'paused-agent' THEN (SELECT 0 FROM pauses WHERE kind = 'agent' AND name = substr(h.by, 14))
