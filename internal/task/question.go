@@ -160,7 +160,7 @@ func lockLeased(ctx context.Context, tx pgx.Tx, c policy.Caller, id, lease uuid.
 // LeaseLost.
 func leased(ctx context.Context, db querier, c policy.Caller, id, lease uuid.UUID) (Task, error) {
 	rows, err := db.Query(ctx, `SELECT `+columns+` FROM tasks t WHERE t.id = $1 AND t.lease_token = $2
-		AND $3 IN ('', (SELECT w.owner FROM workers w WHERE w.id = t.worker_id))`, id, lease, ownerOf(c))
+		AND $3 IN ('', (SELECT w.owner FROM workers w WHERE w.id = t.worker_id))`, id, lease, holderOf(c))
 	if err != nil {
 		return Task{}, postgres.Fault(fmt.Errorf("read task %s: %w", id, err))
 	}

@@ -78,7 +78,7 @@ func (w *Worker) carryOut(run, leased context.Context, l api.Lease, r reporter, 
 	flushing, stopFlushing := context.WithCancel(leased)
 	var flush sync.WaitGroup
 	flush.Go(func() { sink.flush(flushing) })
-	output, err := execute(run, exec, executor.Job{Task: l.Task, Agent: agent}, sink)
+	output, err := execute(run, exec, executor.Job{Task: l.Task, Agent: agent, Handover: w.handover(sink)}, sink)
 	if len(output) > maxOutput {
 		files.replace(outputFile, output)
 	}
