@@ -354,6 +354,34 @@ func TestAClosedPolicyDeniesAllThatDocumentsCanDeny(t *testing.T) {
 	}
 }
 
+func TestTheAgentOfATaskMayReportAndNothingElse(t *testing.T) {
+	t.Parallel()
+	p, err := policy.Compile(nil, nil, policy.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	agent := policy.Caller{UserID: "task:1", Lease: &policy.LeaseScope{TaskID: "1"}}
+	// Whatever else it might be said to be.
+	armed := agent
+	armed.Roles, armed.AllProjects, armed.Worker, armed.Trust, armed.DeviceID = []policy.Role{policy.Admin}, true, &policy.WorkerScope{}, policy.Trusted, "d"
+	for _, permission := range append(slices.Clone(policy.Permissions), policy.Authenticated, policy.Admitted, policy.Work) {
+		for _, c := range []policy.Caller{agent, armed} {
+			for _, opening := range []bool{false, true} {
+				if d := p.Decide(c, policy.Request{Permission: permission, Opening: opening}); d.Allowed {
+					t.Errorf("it may %s: %+v", permission, d)
+				}
+			}
+		}
+	}
+	if d := p.Decide(agent, policy.Request{Permission: policy.Report}); !d.Allowed {
+		t.Errorf("it may not report: %+v", d)
+	}
+	armed.Lease = nil
+	if d := p.Decide(armed, policy.Request{Permission: policy.Report}); d.Allowed {
+		t.Errorf("who is no agent reports as one: %+v", d)
+	}
+}
+
 func TestManyMayAskAtOnce(t *testing.T) {
 	t.Parallel()
 	p := compile(t, org(t, orgText), project(t, projectText), policy.Options{})
