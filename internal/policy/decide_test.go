@@ -1,6 +1,7 @@
 package policy_test
 
 import (
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -356,10 +357,7 @@ func TestAClosedPolicyDeniesAllThatDocumentsCanDeny(t *testing.T) {
 
 func TestTheAgentOfATaskMayReportAndNothingElse(t *testing.T) {
 	t.Parallel()
-	p, err := policy.Compile(nil, nil, policy.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := compile(t, nil, nil, policy.Options{})
 	agent := policy.Caller{UserID: "task:1", Lease: &policy.LeaseScope{TaskID: "1"}}
 	// Whatever else it might be said to be.
 	armed := agent
