@@ -56,9 +56,10 @@ func records(name string) map[string]any {
 		UserID: name, NextRuns: []time.Time{now.Add(time.Hour)}, LastRun: &api.ScheduleRun{At: hourAgo, Result: api.RunDenied, Reason: name}, Missed: 3, CreatedAt: hourAgo,
 	}
 	return map[string]any{
-		"GET /v1/schedules":             api.ScheduleList{Items: []api.Schedule{schedule, {ID: "c2", Name: "b", IntervalSeconds: 90, Paused: true}}},
+		"GET /v1/schedules":             api.ScheduleList{Items: []api.Schedule{schedule, {ID: "c2", Name: "b", IntervalSeconds: 90, Paused: true}, {ID: "c3", Name: "c", IntervalSeconds: 90, Paused: true, PausedReason: name}}},
 		"POST /v1/schedules":            schedule,
 		"GET /v1/schedules/c1":          schedule,
+		"GET /v1/schedules/c3":          api.Schedule{ID: "c3", Name: "c", IntervalSeconds: 90, Paused: true, PausedReason: name + " is gone", CreatedAt: hourAgo},
 		"PATCH /v1/schedules/c1":        schedule,
 		"DELETE /v1/schedules/c1":       nil,
 		"POST /v1/schedules/c1/trigger": api.Task{ID: "t1", Description: name},
@@ -121,8 +122,9 @@ var commands = []struct {
 	args, asks, stdout, stderr string
 }{
 	{"whoami", "GET /v1/me", "Server:  URL\nUser:    bob\nRoles:   bob\nProject: all\nDevice:  untrusted\n", ""},
-	{"schedules list", "GET /v1/schedules", "ID  NAME  WHEN                     NEXT    LAST           PROJECT  USER\n" +
-		"c1  bob   0 3 * * * Europe/Berlin  in 1h   denied 1h ago           bob\nc2  b     every 1m30s              paused\n", ""},
+	{"schedules list", "GET /v1/schedules", "ID  NAME  WHEN                     NEXT                  LAST           PROJECT  USER\n" +
+		"c1  bob   0 3 * * * Europe/Berlin  in 1h                 denied 1h ago           bob\nc2  b     every 1m30s              paused\nc3  c     every 1m30s              paused by the server\n", ""},
+	{"schedules get c3", "GET /v1/schedules/c3", "ID:         c3\nName:       c\nWhen:       every 1m30s\nNext:       paused by the server\nPaused for: bob is gone\nCreated:    2026-11-23T08:00:00Z (1h ago)\n", ""},
 	{"schedules get c1", "GET /v1/schedules/c1", "ID:       c1\nName:     bob\nWhen:     0 3 * * * Europe/Berlin\nOverlap:  skip\nNext:     in 1h\n" +
 		"Next run: 2026-11-23T10:00:00Z (in 1h)\nLast run: denied at 2026-11-23T08:00:00Z (1h ago)\nBecause:  bob\nMissed:   3\nTask:     bob\nAgent:    bob\n" +
 		"As:       bob\nCreated:  2026-11-23T08:00:00Z (1h ago)\n", ""},

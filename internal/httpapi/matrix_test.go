@@ -431,7 +431,7 @@ func (w *world) make(kind string, p *person) string {
 		return q.ID.String()
 	case "schedule":
 		by.Roles = []policy.Role{policy.Admin}
-		sc, err := w.tasks.CreateSchedule(w.t.Context(), by, task.NewSchedule{Name: p.name, IntervalSeconds: 3600, Task: task.New{Description: p.name, Dispatch: task.Manual}})
+		sc, err := w.tasks.CreateSchedule(w.t.Context(), by, task.NewSchedule{Name: p.name, IntervalSeconds: 3600, Task: task.New{Description: p.name, Dispatch: task.Manual}}, "")
 		if err != nil {
 			w.t.Fatal(err)
 		}
