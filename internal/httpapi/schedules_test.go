@@ -76,7 +76,7 @@ func TestARepeatedScheduleIsMadeOnce(t *testing.T) {
 	}
 	n.Name = "m"
 	var problem *api.Error
-	if _, err := c.CreateSchedule(t.Context(), n, api.WithIdempotencyKey("k")); !errors.As(err, &problem) || problem.Status != 422 || problem.Slug() != "idempotency-mismatch" {
+	if _, err := c.CreateSchedule(t.Context(), n, api.WithIdempotencyKey("k")); !errors.As(err, &problem) || problem.Status != 422 || problem.Slug() != "idempotency-key-reused" {
 		t.Errorf("another body with the key is answered with %v", err)
 	}
 }
