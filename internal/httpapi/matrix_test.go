@@ -22,6 +22,7 @@ import (
 	"github.com/coderclaw/runtime/internal/identity/dpop"
 	"github.com/coderclaw/runtime/internal/policy"
 	"github.com/coderclaw/runtime/internal/task"
+	"github.com/coderclaw/runtime/internal/webhook"
 )
 
 // rolePermissions are those of the built-in roles, as users are told.
@@ -112,6 +113,17 @@ var samples = map[string]sample{
 	"listLimits":  {},
 	"putLimit":    {body: `{"maxConcurrentTasks":5}`, needs: unconfined},
 	"deleteLimit": {of: "limit", needs: unconfined, other: 403, want: 204},
+
+	"createWebhook":         {body: `{"url":"http://127.0.0.1:1/"}`, want: 201},
+	"listWebhooks":          {},
+	"getWebhook":            {of: "webhook"},
+	"updateWebhook":         {of: "webhook", body: `{"description":"d"}`},
+	"deleteWebhook":         {of: "webhook", want: 204},
+	"rotateWebhookSecret":   {of: "webhook", body: `{}`},
+	"testWebhook":           {of: "webhook"},
+	"listWebhookDeliveries": {of: "webhook"},
+	"retryWebhookDelivery":  {of: "webhook"},
+	"replayWebhook":         {of: "webhook", write: replayBody},
 
 	"listAgents":   {},
 	"getAgent":     {of: "agent"},
@@ -436,6 +448,21 @@ func (w *world) make(kind string, p *person) string {
 			w.t.Fatal(err)
 		}
 		return sc.ID.String()
+	case "webhook":
+		by.Roles = []policy.Role{policy.Admin}
+		hook, _, err := w.webhooks.Create(w.t.Context(), by, webhook.New{URL: "http://127.0.0.1:1/", Description: p.name})
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		_, err = w.pool.Exec(w.t.Context(), `INSERT INTO webhook_deliveries (task_id, seq, webhook_id) VALUES ('0190b8a1-0000-7000-8000-000000000000', 1, $1)`, hook.ID)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		// Projects have a bounded number.
+		if _, err := w.pool.Exec(w.t.Context(), `DELETE FROM webhooks WHERE id <> $1`, hook.ID); err != nil {
+			w.t.Fatal(err)
+		}
+		return hook.ID.String()
 	case "agent":
 		id := w.next()
 		w.must(w.root, 201, "PUT", "/v1/agents/"+id, samples["putAgent"].body)
@@ -503,6 +530,10 @@ func (w *world) caller(p *person) policy.Caller {
 	}
 }
 
+func replayBody(*world, *person, string) string {
+	return fmt.Sprintf(`{"since":%q}`, time.Now().Add(-time.Hour).UTC().Format(time.RFC3339))
+}
+
 func newUserBody(w *world, _ *person, _ string) string {
 	return fmt.Sprintf(`{"login":%q,"password":%q}`, w.next(), password)
 }
@@ -568,7 +599,7 @@ func (w *world) request(op operation, who, whose *person) (path, body string) {
 	if s.of != "" {
 		id = w.make(s.of, whose)
 	}
-	path = strings.NewReplacer("{kind}", "agent", "{name}", "n", "{id}", id, "{key}", "k", "{version}", "1", "{questionId}", "0190b8a1-0000-4000-8000-000000000001", "{skillId}", "s").Replace(op.path) + s.query
+	path = strings.NewReplacer("{kind}", "agent", "{name}", "n", "{id}", id, "{key}", "k", "{version}", "1", "{questionId}", "0190b8a1-0000-4000-8000-000000000001", "{skillId}", "s", "{deliveryId}", "evt_0190b8a1000070008000000000000000_1").Replace(op.path) + s.query
 	body = strings.ReplaceAll(s.body, "{project}", whose.project)
 	if s.write != nil {
 		body = s.write(w, who, id)

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"mime"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -18,9 +17,8 @@ import (
 	"strings"
 	"time"
 
-	"code.dny.dev/ssrf"
-
 	"github.com/coderclaw/runtime/api"
+	"github.com/coderclaw/runtime/internal/outbound"
 )
 
 const (
@@ -41,32 +39,17 @@ const (
 // Redirects and proxies are never followed.
 type HTTP struct {
 	own             []string // ids that the worker's own agents.yaml defines
-	public, private http.Client
+	public, private *http.Client
 	silence         time.Duration
 }
 
 // NewHTTP returns an executor of services. Own are the ids of the agents that
 // the worker's own agents.yaml defines.
 func NewHTTP(own []string) *HTTP {
-	client := func(dialer net.Dialer) http.Client {
-		dialer.Timeout = 10 * time.Second
-		return http.Client{
-			Transport: &http.Transport{
-				DialContext:            dialer.DialContext,
-				ForceAttemptHTTP2:      true,
-				TLSHandshakeTimeout:    10 * time.Second,
-				MaxResponseHeaderBytes: 64 << 10,
-				// Tasks are few and long: a connection for each is cheap.
-				DisableKeepAlives:  true,
-				DisableCompression: true,
-			},
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		}
-	}
 	return &HTTP{
 		own:     own,
-		public:  client(net.Dialer{Control: ssrf.New().Safe}), // it sees the address that a name was resolved to
-		private: client(net.Dialer{}),
+		public:  outbound.Client(outbound.Public),
+		private: outbound.Client(outbound.Any),
 		silence: httpSilence,
 	}
 }
@@ -168,7 +151,7 @@ func (e *HTTP) Run(ctx context.Context, job Job, sink Sink) (string, error) {
 	case errors.Is(err, errReported):
 		return "", err
 	case errors.As(err, &f):
-	case errors.Is(err, ssrf.ErrProhibitedIP), errors.Is(err, ssrf.ErrProhibitedPort), errors.Is(err, ssrf.ErrProhibitedNetwork):
+	case errors.Is(err, outbound.ErrRefused):
 		f = &Failure{Message: "the agent is not at a public address on port 80 or 443; only the worker's own agents.yaml may name another"}
 	case errors.As(err, &network):
 		f = &Failure{Message: "the agent cannot be reached: " + network.Err.Error(), Retryable: true}
@@ -205,9 +188,9 @@ func (e *HTTP) exchange(ctx context.Context, job Job, sink Sink, heard func()) (
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Accept", "application/x-ndjson, application/json, text/plain")
 	req.Header.Set("User-Agent", "coderclaw")
-	client := &e.public
+	client := e.public
 	if e.trusted(agent) {
-		client = &e.private
+		client = e.private
 		if agent.HTTP.SecretFile != "" {
 			secret, err := secretIn(agent.HTTP.SecretFile)
 			if err != nil {
