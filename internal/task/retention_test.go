@@ -124,7 +124,7 @@ func TestTasksThatEndedLongAgoAreForgottenWithAllThatIsTheirs(t *testing.T) {
 		t.Errorf("%d contents of %d pieces are left", contents, chunks)
 	}
 	var told string
-	err = r.pool.QueryRow(ctx, `SELECT string_agg(details ->> 'tasks', ',') FROM audit_entries WHERE action = 'task.forget'`).Scan(&told)
+	err := r.pool.QueryRow(ctx, `SELECT string_agg(details ->> 'tasks', ',') FROM audit_entries WHERE action = 'task.forget'`).Scan(&told)
 	if err != nil || told != "5" {
 		t.Errorf("the audit log tells of %q tasks, %v", told, err)
 	}
