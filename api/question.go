@@ -68,6 +68,7 @@ type Question struct {
 	Tool       *ToolCall       `json:"tool,omitempty"`
 	SkillID    string          `json:"skillId,omitempty"`
 	Risk       Risk            `json:"risk,omitempty" enum:"low,medium,high"`
+	Budget     *BudgetStanding `json:"budget,omitempty" doc:"The budget that is exceeded, of an approval to raise it: as much may then be used again, from what is used by now."`
 	AskedAt    time.Time       `json:"askedAt"`
 	ExpiresAt  time.Time       `json:"expiresAt"`
 	Status     QuestionStatus  `json:"status" enum:"open,answered,approved,denied,expired,withdrawn"`

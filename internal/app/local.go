@@ -89,7 +89,7 @@ func (l localServer) LeaseState(ctx context.Context, taskID, leaseToken string, 
 	if err != nil {
 		return api.LeaseState{}, err
 	}
-	st, err := l.tasks.Standing(ctx, task.InProcess, id, token, after, time.Duration(waitSeconds)*time.Second)
+	st, err := l.tasks.Holding(ctx, task.InProcess, id, token, after, time.Duration(waitSeconds)*time.Second)
 	return httpapi.WireLeaseState(st), forWorker(err)
 }
 
@@ -130,6 +130,19 @@ func (l localServer) Authorize(ctx context.Context, taskID, leaseToken, skillID 
 	}
 	d, err := l.tasks.Authorize(ctx, task.InProcess, id, token, skillID, question, httpapi.NewToolCall(u.Tool))
 	return httpapi.WireSkillDecision(d), forWorker(err)
+}
+
+func (l localServer) Use(ctx context.Context, taskID, leaseToken string, r api.UsageReport) (api.UsageAnswer, error) {
+	id, token, err := parseLease(taskID, leaseToken)
+	if err != nil {
+		return api.UsageAnswer{}, err
+	}
+	used, err := httpapi.NewUsed(r.Usage)
+	if err != nil {
+		return api.UsageAnswer{}, forWorker(err)
+	}
+	held, err := l.tasks.Use(ctx, task.InProcess, id, token, used, r.Final)
+	return httpapi.WireUsageAnswer(held), forWorker(err)
 }
 
 func (l localServer) PutArtifact(ctx context.Context, taskID, leaseToken, name, contentType string, content io.ReadSeeker) error {

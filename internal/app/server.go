@@ -202,7 +202,7 @@ func newServer(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, log *
 		hosts = append([]string{}, names...)
 	}
 	s.http, err = httpapi.New(httpapi.Options{
-		Tasks: s.tasks, Workers: s.tasks, Artifacts: s.tasks, Limiter: s.tasks, Webhooks: s.webhooks, Registry: agents, Bus: s.bus, Access: access(cfg),
+		Tasks: s.tasks, Workers: s.tasks, Artifacts: s.tasks, Limiter: s.tasks, Budgets: s.tasks, Webhooks: s.webhooks, Registry: agents, Bus: s.bus, Access: access(cfg),
 		Identity: s.identity, Policies: agents, Documents: agents, Recorder: s.audit, Audit: s.audit, PublicURL: publicURL(cfg), Config: runtimeConfig(cfg),
 		Proxies: cfg.TrustedProxies, Hosts: hosts, Origins: cfg.CORSOrigins,
 		Limits:  httpapi.Limits{Principal: cfg.RateLimit, Anonymous: cfg.RateLimitAnonymous, Streams: cfg.MaxStreamsPerPrincipal},

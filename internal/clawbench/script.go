@@ -92,7 +92,7 @@ func (s *script) submit(n api.NewTask) {
 		"ARRAY[" + taskID + "]", array(n.Description), array(n.Input), array(n.AgentID), empty, empty, empty,
 		empty, empty, "{NULL}", array("{}"), array(string(n.Dispatch)), "{0}", runAfter, "{0}",
 		"{1}", array("{}"), "{NULL}", "{0}", array("local"), empty, "{0}", "{NULL}", array("{}"), "{}", empty, "{0}", "{NULL}",
-		"{NULL}", "{NULL}", "{0}", array("{}"),
+		"{NULL}", "{NULL}", "{0}", array("{}"), "{NULL}",
 	}, entry("task.submit", array(`{"roles":["developer"],"trust":"untrusted","local":true,"permission":"task:submit","agentId":"`+n.AgentID+`"}`))...)...)
 }
 

@@ -51,6 +51,10 @@ func records(name string) map[string]any {
 		AskedAt: hourAgo, ExpiresAt: now.Add(time.Hour), Status: "open", Choices: []api.Choice{{ID: name, Label: name}}}
 	device := api.Device{ID: "d1", UserID: name, Name: name, Trust: "trusted", Thumbprint: "th", CreatedAt: hourAgo}
 	entry := api.AuditEntry{ID: "e1", Time: hourAgo, UserID: name, Action: "task.submit", Result: "denied", ResourceID: name, Layer: "agent", Reason: name}
+	budget := api.ScopeBudget{
+		Kind: api.ProjectBudget, Name: name, Budget: &api.Budget{MaxCost: &api.Cost{Amount: "1.50", Currency: "USD"}, MaxTokens: 900, OnExceeded: api.AskExceeded},
+		Period: "2026-01", Used: &api.Usage{Costs: []api.Cost{{Amount: "0.25", Currency: "EUR"}}, Tokens: 300, ToolCalls: 2}, UpdatedBy: name,
+	}
 	schedule := api.Schedule{
 		ID: "c1", Name: name, Cron: "0 3 * * *", TimeZone: "Europe/Berlin", Overlap: api.OverlapSkip, Task: api.NewTask{Description: name, AgentID: name},
 		UserID: name, NextRuns: []time.Time{now.Add(time.Hour)}, LastRun: &api.ScheduleRun{At: hourAgo, Result: api.RunDenied, Reason: name}, Missed: 3, CreatedAt: hourAgo,
@@ -94,9 +98,15 @@ func records(name string) map[string]any {
 		"DELETE /v1/api-keys/k1":                      nil,
 		"GET /v1/workers":                             api.WorkerList{Items: []api.Worker{worker}},
 		"DELETE /v1/workers/w1":                       nil,
-		"GET /v1/limits":                              api.LimitList{Items: []api.Limit{{Kind: api.LimitAgent, Name: name, MaxConcurrentTasks: 2, UpdatedBy: name}}},
-		"PUT /v1/limits/agent":                        api.Limit{Kind: api.LimitAgent, MaxConcurrentTasks: 2},
+		"GET /v1/limits":                              api.LimitList{Items: []api.Limit{{Kind: api.LimitAgent, Name: name, MaxConcurrentTasks: new(2), UpdatedBy: name}}, Pauses: []api.Pause{{Kind: api.PauseSession, Name: name, PausedBy: name, Reason: name}}},
+		"PUT /v1/limits/agent":                        api.Limit{Kind: api.LimitAgent, MaxConcurrentTasks: new(2), Rate: &api.Rate{Tasks: 3, PerSeconds: 60}},
+		"POST /v1/agents/a/pause":                     api.Pause{Kind: api.PauseAgent, Name: name},
+		"POST /v1/sessions/s/resume":                  nil,
 		"DELETE /v1/limits/agent":                     nil,
+		"GET /v1/budgets":                             api.ScopeBudgetList{Items: []api.ScopeBudget{budget}},
+		"GET /v1/budgets/project":                     budget,
+		"PUT /v1/budgets/project":                     budget,
+		"DELETE /v1/budgets/project":                  nil,
 		"POST /v1/tasks/t1/retry":                     api.Task{ID: "t2", Status: "pending", RetryOf: "t1"},
 		"POST /v1/tasks/cancel":                       api.CancelledTasks{Cancelled: 3, Denied: 1},
 		"GET /v1/tasks/t1/tree": api.TaskTree{Items: []api.Task{{ID: "t1", Status: "running", Description: name},
@@ -188,9 +198,16 @@ var commands = []struct {
 	{"workers list", "GET /v1/workers", "ID  STATE  RUNNING  LAST SEEN  LABELS   AGENTS  PROJECTS  VERSION\nw1  ready  1/4      1h         gpu=bob  bob     any       bob\n", ""},
 	{"workers drain w1", "DELETE /v1/workers/w1", "w1 takes no more tasks\n", ""},
 	{"tasks attempts t1", "GET /v1/tasks/t1/attempts", "ATTEMPT  WORKER  STARTED              ENDED                OUTCOME  REASON\n1        bob     2026-11-23 08:00:00  2026-11-23 08:00:00  failed   bob\n2        w       2026-11-23 08:00:00\n", ""},
-	{"limits list", "GET /v1/limits", "KIND   OF   RUNNING AT MOST  BY\nagent  bob  2                bob\n", ""},
-	{"limits set agent 2", `PUT /v1/limits/agent {"maxConcurrentTasks":2}`, "each agent: 2\n", ""},
+	{"limits list", "GET /v1/limits", "KIND     OF   AT MOST    BY   BECAUSE\nagent    bob  2 at once  bob\nsession  bob  paused     bob  bob\n", ""},
+	{"limits set agent 2 --of a --rate 3 --per 1m", `PUT /v1/limits/agent?name=a {"maxConcurrentTasks":2,"rate":{"tasks":3,"perSeconds":60}}`, "each agent: 2 at once, 3 in 1m0s\n", ""},
+	{"limits set agent --rate 3", `PUT /v1/limits/agent {"rate":{"tasks":3,"perSeconds":1}}`, "each agent: 2 at once, 3 in 1m0s\n", ""},
+	{"agents pause a --reason r", `POST /v1/agents/a/pause {"reason":"r"}`, "bob paused\n", ""},
+	{"sessions resume s", `POST /v1/sessions/s/resume`, "s goes on\n", ""},
 	{"limits delete agent --of a", "DELETE /v1/limits/agent?name=a", "agent a: no limit\n", ""},
+	{"budgets list", "GET /v1/budgets", "KIND     OF   MOST                  USED                                PERIOD   THEN      BY\nproject  bob  1.50 USD, 900 tokens  0.25 EUR, 300 tokens, 2 tool calls  2026-01  approval  bob\n", ""},
+	{"budgets show project --of shop", "GET /v1/budgets/project?name=shop", "Of:     project bob\nMost:   1.50 USD, 900 tokens\nUsed:   0.25 EUR, 300 tokens, 2 tool calls\nPeriod: 2026-01\nThen:   approval\nBy:     bob\n", ""},
+	{"budgets set project --of shop --max-cost 1.50EUR --max-tool-calls 7 --on-exceeded approval", `PUT /v1/budgets/project?name=shop {"maxCost":{"amount":"1.50","currency":"EUR"},"maxToolCalls":7,"onExceeded":"approval"}`, "Of:     project bob\nMost:   1.50 USD, 900 tokens\nUsed:   0.25 EUR, 300 tokens, 2 tool calls\nPeriod: 2026-01\nThen:   approval\nBy:     bob\n", ""},
+	{"budgets delete project --of shop", "DELETE /v1/budgets/project?name=shop", "project shop: no budget\n", ""},
 	{"artifacts list t1", "GET /v1/tasks/t1/artifacts", "NAME  SIZE      TYPE  AGE  BY\nbob   1023 B    bob   1h   bob\nbig   64.0 MiB  a/b   1h   x\n", ""},
 	{"artifacts put t1 - --name x.html", "PUT /v1/tasks/t1/artifacts/x.html hush", "bob: 5 B\n", ""},
 	{"artifacts delete t1 a", "DELETE /v1/tasks/t1/artifacts/a", "a deleted\n", ""},

@@ -25,6 +25,7 @@ type submitFlags struct {
 	input     string
 	inputFile string
 	thinking  choice
+	budget    budgetFlags
 	labels    []string
 	requires  []string
 	metadata  string
@@ -101,7 +102,7 @@ func (f *submitFlags) registerOnce(cmd *cobra.Command) {
 }
 
 func newSubmitFlags() *submitFlags {
-	return &submitFlags{thinking: choice{of: []string{"off", "minimal", "low", "medium", "high"}}}
+	return &submitFlags{budget: newBudgetFlags(), thinking: choice{of: []string{"off", "minimal", "low", "medium", "high"}}}
 }
 
 // register adds the flags that say what a task is.
@@ -127,8 +128,10 @@ func (f *submitFlags) register(cmd *cobra.Command) {
 	flags.StringVar(&f.deadline, "deadline", "", "fail if it has not ended by then: a `time` or a duration from now")
 	flags.DurationVar(&f.silence, "silence", 0, "how long the agent may say nothing (default any time)")
 	flags.StringSliceVar(&f.task.RetryOn, "retry-on", nil, "the only `reasons` of failures that are tried again, such as exit:75 or timeout")
+	f.budget.register(flags)
 	flags.BoolVar(&f.manual, "manual", false, "nobody runs it: the submitter reports on it")
 	completeFlag(cmd, "thinking", f.thinking.of...)
+	completeFlag(cmd, "on-exceeded", f.budget.then.of...)
 }
 
 // submit submits what the flags say by the call, and tells of it.
@@ -185,6 +188,9 @@ func (c *cli) complete(t *api.NewTask, args []string, f *submitFlags) (err error
 		t.Input = t.Description
 	}
 	t.Thinking = api.Thinking(f.thinking.value)
+	if t.Budget, err = f.budget.budget(); err != nil {
+		return err
+	}
 	if t.Requires, err = parseLabels(f.requires); err != nil {
 		return err
 	}

@@ -110,9 +110,20 @@ var samples = map[string]sample{
 	"getLease":       {of: "task", want: 422},                          // likewise
 	"reportTask":     {of: "task", body: `{"message":"m"}`, want: 422}, // without a lease
 
+	"listBudgets":  {},
+	"getBudget":    {of: "budget", query: "?name={id}"},
+	"putBudget":    {of: "budget", query: "?name={id}", body: `{"maxTokens":5}`},
+	"deleteBudget": {of: "budget", query: "?name={id}", want: 204},
+	"reportUsage":  {of: "task", body: `{}`, want: 422}, // without a lease
+
 	"listLimits":  {},
 	"putLimit":    {body: `{"maxConcurrentTasks":5}`, needs: unconfined},
 	"deleteLimit": {of: "limit", needs: unconfined, other: 403, want: 204},
+
+	"pauseAgent":    {of: "agent", body: `{"reason":"r"}`, needs: unconfined},
+	"resumeAgent":   {of: "agent", needs: unconfined, want: 204},
+	"pauseSession":  {of: "session", body: `{}`},
+	"resumeSession": {of: "session", want: 204},
 
 	"createWebhook":         {body: `{"url":"http://127.0.0.1:1/"}`, want: 201},
 	"listWebhooks":          {},
@@ -494,6 +505,10 @@ func (w *world) make(kind string, p *person) string {
 		return cmp.Or(p.project, "shop")
 	case "entry":
 		return w.entries[p.name]
+	case "budget":
+		name := cmp.Or(p.project, "shop")
+		w.must(w.root, 200, "PUT", "/v1/budgets/project?name="+name, samples["putBudget"].body)
+		return name
 	case "limit":
 		w.must(w.root, 200, "PUT", "/v1/limits/agent", samples["putLimit"].body)
 		return ""
@@ -599,7 +614,11 @@ func (w *world) request(op operation, who, whose *person) (path, body string) {
 	if s.of != "" {
 		id = w.make(s.of, whose)
 	}
-	path = strings.NewReplacer("{kind}", "agent", "{name}", "n", "{id}", id, "{key}", "k", "{version}", "1", "{questionId}", "0190b8a1-0000-4000-8000-000000000001", "{skillId}", "s", "{deliveryId}", "evt_0190b8a1000070008000000000000000_1").Replace(op.path) + s.query
+	kind := "agent"
+	if s.of == "budget" {
+		kind = "project"
+	}
+	path = strings.NewReplacer("{kind}", kind, "{name}", "n", "{id}", id, "{key}", "k", "{version}", "1", "{questionId}", "0190b8a1-0000-4000-8000-000000000001", "{skillId}", "s", "{deliveryId}", "evt_0190b8a1000070008000000000000000_1").Replace(op.path + s.query)
 	body = strings.ReplaceAll(s.body, "{project}", whose.project)
 	if s.write != nil {
 		body = s.write(w, who, id)

@@ -22,6 +22,9 @@ func WireQuestion(q task.Question) api.Question {
 	if q.Tool != nil {
 		w.Tool = &api.ToolCall{Name: q.Tool.Name, Title: q.Tool.Title, Input: q.Tool.Input}
 	}
+	if b := q.Budget; b != nil {
+		w.Budget = &api.BudgetStanding{Scope: string(b.Scope), Name: b.Name, Period: b.Period, Unit: b.Unit, Used: b.Used, Limit: b.Limit}
+	}
 	if a := q.Answer; a != nil {
 		w.Answer = &api.Answer{Input: a.Text, Data: a.Data, Approve: a.Approve, Reason: a.Reason}
 	}

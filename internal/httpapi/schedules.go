@@ -181,6 +181,6 @@ func wireNewTask(n task.New) api.NewTask {
 	return api.NewTask{
 		Description: n.Description, Input: n.Input, AgentID: n.AgentID, SkillID: n.SkillID, Model: n.Model, Thinking: api.Thinking(n.Thinking),
 		SessionID: n.SessionID, ProjectID: n.ProjectID, Dispatch: api.Dispatch(n.Dispatch), Priority: n.Priority, ConcurrencyKey: n.ConcurrencyKey, ConcurrencyLimit: n.ConcurrencyLimit,
-		TimeoutSeconds: n.TimeoutSeconds, SilenceSeconds: n.SilenceSeconds, RetryOn: n.RetryOn, MaxAttempts: n.MaxAttempts, Labels: n.Labels, Requires: n.Requires, Metadata: n.Metadata,
+		TimeoutSeconds: n.TimeoutSeconds, SilenceSeconds: n.SilenceSeconds, RetryOn: n.RetryOn, MaxAttempts: n.MaxAttempts, Labels: n.Labels, Requires: n.Requires, Metadata: n.Metadata, Budget: wireBudget(n.Budget),
 	}
 }

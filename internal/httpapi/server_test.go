@@ -122,7 +122,7 @@ func newRigWith(t testing.TB, o options) *rig {
 	r.webhooks = webhook.NewService(o.pool, webhook.Options{Access: agents, Recorder: decisions, Bus: o.bus, Log: log, AllowPrivate: true})
 	r.http, err = httpapi.New(httpapi.Options{
 		Identity: r.identity, Policies: agents, Documents: agents, Recorder: decisions, Audit: decisions, PublicURL: r.url,
-		Tasks: r.tasks, Workers: r.tasks, Artifacts: r.tasks, Limiter: r.tasks, Webhooks: r.webhooks, Registry: agents, Bus: o.bus, Access: o.access, Hosts: []string{}, Ready: o.ready,
+		Tasks: r.tasks, Workers: r.tasks, Artifacts: r.tasks, Limiter: r.tasks, Budgets: r.tasks, Webhooks: r.webhooks, Registry: agents, Bus: o.bus, Access: o.access, Hosts: []string{}, Ready: o.ready,
 		Metrics: prometheus.NewRegistry(), Log: log, Version: "1.2.3", Mode: "local-only",
 		Config: api.RuntimeConfig{Mode: "local-only", DefaultRoles: []string{"developer"}, PublicURL: r.url},
 	})

@@ -13,6 +13,7 @@ type Scope struct {
 	All       bool   // everything
 	ProjectID string // or this project; "": what belongs to none
 	UserID    string // with ProjectID "": whose
+	SessionID string // whose own budget is seen before it has a task
 }
 
 // Read runs a query and hands its rows to scan. Within a scope the database
@@ -29,7 +30,7 @@ func Read(ctx context.Context, pool *pgxpool.Pool, s Scope, sql string, args pgx
 	}
 	b := &pgx.Batch{}
 	b.Queue(`SELECT set_config('role', 'coderclaw_scoped', true),
-		set_config('coderclaw.project', $1, true), set_config('coderclaw.user', $2, true)`, s.ProjectID, s.UserID)
+		set_config('coderclaw.project', $1, true), set_config('coderclaw.user', $2, true), set_config('coderclaw.session', $3, true)`, s.ProjectID, s.UserID, s.SessionID)
 	// Another text, for the plan depends on the role.
 	b.Queue("/* scoped */ "+sql, args).Query(scan)
 	return Fault(pool.SendBatch(ctx, b).Close())

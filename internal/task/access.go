@@ -163,5 +163,5 @@ func confinement(c policy.Caller, args pgx.NamedArgs) pgx.NamedArgs {
 
 // read runs a query on behalf of the caller.
 func (s *Service) read(ctx context.Context, c policy.Caller, sql string, args pgx.NamedArgs, scan func(pgx.Rows) error) error {
-	return postgres.Read(ctx, s.pool, postgres.Scope{All: c.AllProjects, ProjectID: c.ProjectID, UserID: c.UserID}, sql, args, scan)
+	return postgres.Read(ctx, s.pool, postgres.Scope{All: c.AllProjects, ProjectID: c.ProjectID, UserID: c.UserID, SessionID: c.SessionID}, sql, args, scan)
 }

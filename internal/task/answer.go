@@ -117,7 +117,7 @@ func (s *Service) Answer(ctx context.Context, c policy.Caller, id uuid.UUID, a A
 	if err != nil {
 		return q, err
 	}
-	entry, err := s.allowAnswer(ctx, c, t, q.Kind, a)
+	entry, err := s.allowAnswer(ctx, c, t, q.Kind, q.Budget, a)
 	if err != nil {
 		return q, err
 	}
@@ -130,8 +130,9 @@ func (s *Service) Answer(ctx context.Context, c policy.Caller, id uuid.UUID, a A
 	if entry.Details, err = json.Marshal(decided{id.String(), a.outcome(q.Kind), a.Reason}); err != nil {
 		return q, fmt.Errorf("encode what was decided: %w", err)
 	}
+	var lostBy string
 	err = postgres.InTx(ctx, s.pool, func(tx pgx.Tx) (err error) {
-		if q, err = end(ctx, tx, q, a.outcome(q.Kind), &a, c.UserID); err != nil {
+		if q, lostBy, err = end(ctx, tx, q, a.outcome(q.Kind), &a, c.UserID); err != nil {
 			return err
 		}
 		return audit.Append(ctx, tx, entry)
@@ -139,7 +140,7 @@ func (s *Service) Answer(ctx context.Context, c policy.Caller, id uuid.UUID, a A
 	if err != nil {
 		return q, err
 	}
-	s.announceChanged(q.TaskID)
+	s.announceOutcome(ctx, q, lostBy)
 	return q, nil
 }
 
@@ -150,8 +151,9 @@ type decided struct {
 	Reason     string         `json:"reason,omitempty"`
 }
 
-// allowAnswer asks the policies whether c may give this answer.
-func (s *Service) allowAnswer(ctx context.Context, c policy.Caller, t Task, kind QuestionKind, a Answer) (audit.Entry, error) {
+// allowAnswer asks the policies whether c may give this answer. Who raises the
+// budget of a session or a project must be allowed to set it.
+func (s *Service) allowAnswer(ctx context.Context, c policy.Caller, t Task, kind QuestionKind, budget *Standing, a Answer) (audit.Entry, error) {
 	r := policy.Request{
 		Permission: policy.TaskSubmit, Action: actionAnswer, ProjectID: t.ProjectID, AgentID: t.AgentID, Labels: t.Labels,
 	}
@@ -159,6 +161,9 @@ func (s *Service) allowAnswer(ctx context.Context, c policy.Caller, t Task, kind
 		r.Action = actionDecide
 		if a.Approve != nil && *a.Approve {
 			r.Approving = t.UserID
+			if budget != nil && budget.Scope != TaskBudget {
+				r.Permission = policy.ConfigWrite
+			}
 		}
 	}
 	return s.allow(ctx, c, r, t.ID.String())
@@ -168,12 +173,13 @@ func (q Question) notOpen() error {
 	return fault.New(fault.Conflict, "question %s is %s", q.ID, q.Status)
 }
 
-// end gives an open question its outcome, and tells of it. It returns Conflict
-// if the question is not open any more.
-func end(ctx context.Context, tx pgx.Tx, q Question, outcome QuestionStatus, a *Answer, by string) (Question, error) {
+// end gives an open question its outcome, and tells of it. If that fails the
+// task, it returns the worker that has lost it. It returns Conflict if the
+// question is not open any more.
+func end(ctx context.Context, tx pgx.Tx, q Question, outcome QuestionStatus, a *Answer, by string) (_ Question, lostBy string, err error) {
 	// The task first, as whatever else changes it does.
 	if _, err := tx.Exec(ctx, `SELECT FROM tasks WHERE id = $1 FOR UPDATE`, q.TaskID); err != nil {
-		return q, fmt.Errorf("lock task %s: %w", q.TaskID, err)
+		return q, "", fmt.Errorf("lock task %s: %w", q.TaskID, err)
 	}
 	var answer json.RawMessage
 	if a != nil {
@@ -184,20 +190,37 @@ func end(ctx context.Context, tx pgx.Tx, q Question, outcome QuestionStatus, a *
 		WHERE id = @id AND status = 'open' AND (expires_at <= clock_timestamp()) = (@outcome = 'expired')
 		RETURNING `+questionColumns, pgx.NamedArgs{"id": q.ID, "outcome": outcome, "answer": answer, "by": by})
 	if err != nil {
-		return q, fmt.Errorf("answer question %s: %w", q.ID, err)
+		return q, "", fmt.Errorf("answer question %s: %w", q.ID, err)
 	}
 	ended, err := pgx.CollectExactlyOneRow(rows, toQuestion)
 	if errors.Is(err, pgx.ErrNoRows) {
 		if q, err = readQuestion(ctx, tx, q.ID); err == nil && q.Status == Open {
 			q.Status = Expired // and about to be marked so
 		}
-		return q, errors.Join(err, q.notOpen())
+		return q, "", errors.Join(err, q.notOpen())
 	}
 	if err != nil {
-		return q, fmt.Errorf("answer question %s: %w", q.ID, err)
+		return q, "", fmt.Errorf("answer question %s: %w", q.ID, err)
 	}
-	_, err = tell(ctx, tx, q.TaskID, outcomeMessage(outcome, a, by), ended.event())
-	return ended, err
+	if _, err = tell(ctx, tx, q.TaskID, outcomeMessage(outcome, a, by), ended.event()); err != nil || q.Budget == nil {
+		return ended, "", err
+	}
+	if outcome == Approved {
+		return ended, "", q.Budget.raise(ctx, tx, q.TaskID)
+	}
+	lostBy, err = failExceeded(ctx, tx, q.TaskID, q.Budget.String()+", and nobody has raised it")
+	return ended, lostBy, err
+}
+
+// announceOutcome tells of what has become of a question.
+func (s *Service) announceOutcome(ctx context.Context, q Question, lostBy string) {
+	s.announceChanged(q.TaskID)
+	switch {
+	case lostBy != "":
+		s.announceExceeded(ctx, q.TaskID, lostBy)
+	case q.Budget != nil: // what the budget held back may be claimed
+		s.leftRoom()
+	}
 }
 
 // outcomeMessage is a line for whoever watches.
@@ -250,7 +273,7 @@ func (s *Service) AnswerTask(ctx context.Context, c policy.Caller, id uuid.UUID,
 // it reads the answer in its history.
 func (s *Service) answerManual(ctx context.Context, c policy.Caller, t Task, a Answer) (Task, error) {
 	kind := QuestionKind(t.WaitingReason)
-	entry, err := s.allowAnswer(ctx, c, t, kind, a)
+	entry, err := s.allowAnswer(ctx, c, t, kind, nil, a)
 	if err != nil {
 		return t, err
 	}
@@ -318,15 +341,16 @@ func (s *Service) expireQuestions(ctx context.Context) error {
 		if entry.Details, err = json.Marshal(decided{QuestionID: q.ID.String(), Outcome: Expired}); err != nil {
 			return fmt.Errorf("encode what was decided: %w", err)
 		}
-		err := postgres.InTx(ctx, s.pool, func(tx pgx.Tx) error {
-			if _, err := end(ctx, tx, q, Expired, nil, ""); err != nil {
+		var lostBy string
+		err := postgres.InTx(ctx, s.pool, func(tx pgx.Tx) (err error) {
+			if _, lostBy, err = end(ctx, tx, q, Expired, nil, ""); err != nil {
 				return err
 			}
 			return audit.Append(ctx, tx, entry)
 		})
 		switch {
 		case err == nil:
-			s.announceChanged(q.TaskID)
+			s.announceOutcome(ctx, q, lostBy)
 		case fault.CodeOf(err) != fault.Conflict: // another server was faster, or its task ended
 			return err
 		}

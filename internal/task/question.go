@@ -74,6 +74,8 @@ type NewQuestion struct {
 	SkillID string
 	Risk    string        // "", low, medium or high
 	Expires time.Duration // default: a day
+
+	budget *Standing // asked by the engine itself: may it be raised?
 }
 
 // Choice is one of the answers to choose from.
@@ -105,6 +107,7 @@ type Question struct {
 	Tool       *ToolCall       `json:"tool,omitempty"`
 	SkillID    string          `json:"skillId,omitempty"`
 	Risk       string          `json:"risk,omitempty"`
+	Budget     *Standing       `json:"budget,omitempty"` // what is to be raised
 	AskedAt    time.Time       `json:"askedAt"`
 	ExpiresAt  time.Time       `json:"expiresAt"`
 	Status     QuestionStatus  `json:"status"`
@@ -114,7 +117,7 @@ type Question struct {
 }
 
 const questionColumns = `q.id, q.task_id, q.lease_token, q.number, q.project_id, q.user_id, q.kind, q.text, q.choices, q.schema,
-	q.tool, q.skill_id, q.risk, q.asked_at, q.expires_at, q.status, q.answer, q.answered_at, q.answered_by`
+	q.tool, q.skill_id, q.risk, q.budget, q.asked_at, q.expires_at, q.status, q.answer, q.answered_at, q.answered_by`
 
 var toQuestion = pgx.RowToStructByName[Question]
 
@@ -188,16 +191,16 @@ func (t Task) ask(ctx context.Context, tx pgx.Tx, lease uuid.UUID, n NewQuestion
 	} else if fault.CodeOf(err) != fault.NotFound {
 		return q, err
 	}
-	if t.LastSeq >= MaxEvents {
+	if t.LastSeq >= MaxEvents && n.budget == nil {
 		return Question{}, fault.New(fault.Conflict, "task %s has %d events, the most that a task can have", t.ID, MaxEvents)
 	}
 	rows, err := tx.Query(ctx, `
-		INSERT INTO questions AS q (id, task_id, lease_token, expires_at, kind, project_id, user_id, text, skill_id, risk, choices, schema, tool)
-		SELECT @id, @task, @lease, clock_timestamp() + @expires, @kind, @project, @user, @text, @skill, @risk, @choices, @schema, @tool
-		WHERE (SELECT count(*) FROM questions WHERE task_id = @task AND status = 'open') < @most
+		INSERT INTO questions AS q (id, task_id, lease_token, expires_at, kind, project_id, user_id, text, skill_id, risk, choices, schema, tool, budget)
+		SELECT @id, @task, @lease, clock_timestamp() + @expires, @kind, @project, @user, @text, @skill, @risk, @choices, @schema, @tool, @budget
+		WHERE @budget::json IS NOT NULL OR (SELECT count(*) FROM questions WHERE task_id = @task AND status = 'open') < @most
 		RETURNING `+questionColumns, pgx.NamedArgs{
 		"id": n.ID, "task": t.ID, "lease": lease, "expires": n.Expires, "kind": n.Kind, "project": t.ProjectID, "user": t.UserID,
-		"text": n.Text, "skill": n.SkillID, "risk": n.Risk, "choices": n.Choices, "schema": n.Schema, "tool": n.tool(), "most": MaxOpenQuestions,
+		"text": n.Text, "skill": n.SkillID, "risk": n.Risk, "choices": n.Choices, "schema": n.Schema, "tool": n.tool(), "budget": n.budget, "most": MaxOpenQuestions,
 	})
 	if err != nil {
 		return Question{}, fmt.Errorf("insert question: %w", err)

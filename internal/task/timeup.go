@@ -22,6 +22,7 @@ const (
 	ReasonReleased   = "released"    // its worker gave it back
 	ReasonDependency = "dependency"  // what it depends on did not complete
 	ReasonDenied     = "denied"      // it is not allowed any more
+	ReasonBudget     = "budget-exceeded"
 )
 
 // timeUpSQL fails the tasks whose time is up, some at a time. Workers that hold

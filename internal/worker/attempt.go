@@ -75,9 +75,15 @@ func (w *Worker) carryOut(run, leased context.Context, l api.Lease, r reporter, 
 	quiet := newSilence(l.Task.SilenceSeconds, func() { endRun(errSilent) })
 	defer quiet.stop()
 	sink := newSink(run, r, files, quiet, func(events []api.ReportEvent) error { return r.report(leased, api.Report{Events: events}) })
+	if l.Task.Usage != nil { // by an attempt before, perhaps more than there is
+		if sink.tellUse(run); run.Err() != nil {
+			return outcome(run, l.Task, "", run.Err())
+		}
+	}
 	flushing, stopFlushing := context.WithCancel(leased)
 	var flush sync.WaitGroup
 	flush.Go(func() { sink.flush(flushing) })
+	flush.Go(func() { sink.spend(flushing) })
 	output, err := execute(run, exec, executor.Job{Task: l.Task, Agent: agent, Handover: w.handover(sink)}, sink)
 	if len(output) > maxOutput {
 		files.replace(outputFile, output)
@@ -88,6 +94,7 @@ func (w *Worker) carryOut(run, leased context.Context, l api.Lease, r reporter, 
 	})
 	stopFlushing()
 	flush.Wait()
+	sink.settle(leased)
 
 	var failure *executor.Failure
 	var crash *panicked

@@ -72,6 +72,12 @@ func (r Remote) Authorize(ctx context.Context, taskID, leaseToken, skillID strin
 	return d, Told(err)
 }
 
+// Use is as in Server.
+func (r Remote) Use(ctx context.Context, taskID, leaseToken string, u api.UsageReport) (api.UsageAnswer, error) {
+	answer, err := r.Client.ReportUsage(ctx, taskID, leaseToken, u)
+	return answer, Told(err)
+}
+
 // Told adds to an error of the client which of this package's errors it is.
 func Told(err error) error {
 	var answer *api.Error

@@ -63,4 +63,9 @@ type Server interface {
 	// Authorize says whether a skill may be used now, under a lease. If that
 	// takes an approval it has asked for it as Ask does, with u.QuestionID.
 	Authorize(ctx context.Context, taskID, leaseToken, skillID string, u api.SkillUse) (api.SkillDecision, error)
+
+	// Use counts what the agent has used so far. If the answer names a question
+	// the agent is held until it is approved; with any other outcome the lease is
+	// lost. Repeating it counts nothing twice.
+	Use(ctx context.Context, taskID, leaseToken string, u api.UsageReport) (api.UsageAnswer, error)
 }

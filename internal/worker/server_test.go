@@ -50,6 +50,9 @@ type server struct {
 	questions   []api.Question
 	asked       int // calls of Ask
 	loseAnswers int // so many of them are not answered
+	uses        []api.UsageReport
+	loseUses    int   // so many of them are not answered
+	budget      int64 // in tokens; 0: none
 	// waitWhenAsked lets a task that asked wait, as a real server does.
 	waitWhenAsked bool
 }

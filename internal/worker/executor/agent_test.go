@@ -169,6 +169,7 @@ type listener struct {
 	heard chan string
 
 	person func(context.Context, api.NewQuestion) (api.Question, error)
+	hold   func(stop, goOn func()) // nil: nobody is held
 }
 
 func newListener() *listener { return &listener{heard: make(chan string, 10_000)} }
@@ -209,6 +210,23 @@ func (l *listener) Artifact(_ context.Context, name, contentType string, content
 	l.add("artifact %s (%s): %s", name, contentType, text)
 	return err
 }
+
+func (l *listener) Used(source string, total api.Usage) {
+	if source != "" {
+		source = "session"
+	}
+	data, _ := json.Marshal(total)
+	l.add("used by %q: %s", source, data)
+}
+
+func (l *listener) Hold(stop, goOn func()) (release func()) {
+	if l.hold != nil {
+		l.hold(stop, goOn)
+	}
+	return func() {}
+}
+
+func (*listener) Held() bool { return false }
 
 func (*listener) Authorize(context.Context, string, api.ToolCall) (bool, string, error) {
 	return false, "", errors.ErrUnsupported

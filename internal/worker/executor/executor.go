@@ -73,6 +73,17 @@ type Sink interface {
 	// tool, and waits for a person's approval where one is needed. The reason
 	// can be told to the agent. Errors are as those of Ask.
 	Authorize(ctx context.Context, skillID string, tool api.ToolCall) (allowed bool, reason string, err error)
+	// Used passes on what the agent has used by now, in all: what comes from the
+	// same source takes the place of what came before. A source that other
+	// attempts continue, such as a session of the agent, has a name; otherwise it
+	// is empty.
+	Used(source string, total api.Usage)
+	// Hold has stop called when the agent is to do nothing, for a budget is
+	// exceeded, and goOn when it may go on, until release has returned. It is
+	// stopped at once if that is so already.
+	Hold(stop, goOn func()) (release func())
+	// Held reports whether the agent is to do nothing. What it says then waits.
+	Held() bool
 }
 
 // Failure is an error of an agent, as opposed to one of ours.

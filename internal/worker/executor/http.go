@@ -119,6 +119,7 @@ type httpEvent struct {
 	Message  string   `json:"message"`
 	Progress *float64 `json:"progress"`
 	Text     string   `json:"text"`
+	Usage    *spent   `json:"usage"` // in all
 
 	Output    *string `json:"output"`
 	Error     *string `json:"error"`
@@ -135,7 +136,14 @@ func (e *HTTP) Run(ctx context.Context, job Job, sink Sink) (string, error) {
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	patience := time.AfterFunc(e.silence, func() { cancel(errHTTPSilent) })
+	var patience *time.Timer
+	patience = time.AfterFunc(e.silence, func() {
+		if sink.Held() { // what it says waits
+			patience.Reset(e.silence)
+			return
+		}
+		cancel(errHTTPSilent)
+	})
 	defer patience.Stop()
 
 	output, secrets, err := e.exchange(ctx, job, sink, func() { patience.Reset(e.silence) })
@@ -294,6 +302,13 @@ func follow(body io.Reader, sink Sink, heard func()) (string, error) {
 			sink.Output(e.Text)
 		case "log":
 			sink.Log("", e.Message)
+		case "usage":
+			if e.Usage == nil {
+				continue
+			}
+			if used, ok := e.Usage.usage(); ok {
+				sink.Used("", used)
+			}
 		}
 	}
 	switch err := lines.Err(); {

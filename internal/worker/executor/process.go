@@ -27,8 +27,10 @@ import (
 // save those of the form
 //
 //	::coderclaw {"progress": 40, "message": "testing", "output": "…"}
+//	::coderclaw {"usage": {"cost": 0.25, "currency": "USD", "tokens": 1200, "toolCalls": 3}}
 //
-// which report instead. With exit status 0 the output is the last one reported,
+// which report instead, the use in all. While a budget is exceeded the process
+// group is stopped (SIGSTOP). With exit status 0 the output is the last one reported,
 // else the end of standard output; with any other the attempt fails with the
 // end of standard error.
 type Process struct {
@@ -68,6 +70,7 @@ func (p *Process) Run(ctx context.Context, job Job, sink Sink) (string, error) {
 	if err != nil {
 		return "", startFailure(job.Agent.Process.Command[0], err)
 	}
+	defer sink.Hold(r.halt, r.goOn)()
 	if input != "" {
 		r.feed(input)
 	}

@@ -81,9 +81,17 @@ func (s *stream) report(line []byte) bool {
 		Progress *float64 `json:"progress"`
 		Message  string   `json:"message"`
 		Output   *string  `json:"output"`
+		Usage    *spent   `json:"usage"`
 	}
-	if json.Unmarshal(object, &r) != nil || r.Progress == nil && r.Message == "" && r.Output == nil {
+	if json.Unmarshal(object, &r) != nil || r.Progress == nil && r.Message == "" && r.Output == nil && r.Usage == nil {
 		return false
+	}
+	if r.Usage != nil {
+		used, ok := r.Usage.usage()
+		if !ok {
+			return false
+		}
+		s.sink.Used("", used)
 	}
 	switch {
 	case r.Progress != nil:
