@@ -89,7 +89,7 @@ func (l localServer) LeaseState(ctx context.Context, taskID, leaseToken string, 
 	if err != nil {
 		return api.LeaseState{}, err
 	}
-	st, err := l.tasks.Standing(ctx, task.InProcess, id, token, after, time.Duration(waitSeconds)*time.Second)
+	st, err := l.tasks.Holding(ctx, task.InProcess, id, token, after, time.Duration(waitSeconds)*time.Second)
 	return httpapi.WireLeaseState(st), forWorker(err)
 }
 

@@ -72,12 +72,12 @@ func (s *Server) getLease(ctx context.Context, c policy.Caller, in *struct {
 	}
 	waiting, stop := s.untilStopping(ctx)
 	defer stop()
-	st, err := s.workers.Standing(waiting, c, id, lease, in.After, time.Duration(in.WaitSeconds)*time.Second)
+	st, err := s.workers.Holding(waiting, c, id, lease, in.After, time.Duration(in.WaitSeconds)*time.Second)
 	return &struct{ Body api.LeaseState }{WireLeaseState(st)}, err
 }
 
 // WireLeaseState is how a leased task stands, as its worker sees it.
-func WireLeaseState(st task.Standing) api.LeaseState {
+func WireLeaseState(st task.Holding) api.LeaseState {
 	return api.LeaseState{
 		Held: st.Held, Status: api.TaskStatus(st.Status), WaitingReason: api.WaitingReason(st.WaitingReason), StatusReason: st.StatusReason, LastSeq: st.LastSeq,
 	}

@@ -99,13 +99,13 @@ func scanJSON(data []byte) error {
 // stringAt returns the string at the beginning of data, without its quotes, and
 // whether it has escapes.
 func stringAt(data []byte) (text []byte, escaped bool, err error) {
-	end := bytes.IndexByte(data, '"')
-	if end < 0 {
+	text, _, found := bytes.Cut(data, []byte{'"'})
+	if !found {
 		return data, false, nil // cut off
 	}
-	first := bytes.IndexByte(data[:end], '\\')
+	first := bytes.IndexByte(text, '\\')
 	if first < 0 {
-		return data[:end], false, nil
+		return text, false, nil
 	}
 	for i := first; i < len(data); i++ {
 		switch data[i] {

@@ -22,7 +22,7 @@ type Workers interface {
 	Claim(ctx context.Context, c policy.Caller, workerID string, max int, wait time.Duration) (leases []task.Lease, draining bool, err error)
 	Heartbeat(ctx context.Context, c policy.Caller, workerID string, leases []uuid.UUID, wait time.Duration) (lost []uuid.UUID, err error)
 	Report(ctx context.Context, c policy.Caller, id, lease uuid.UUID, r task.Report) error
-	Standing(ctx context.Context, c policy.Caller, id, lease uuid.UUID, after int64, wait time.Duration) (task.Standing, error)
+	Holding(ctx context.Context, c policy.Caller, id, lease uuid.UUID, after int64, wait time.Duration) (task.Holding, error)
 	Leased(ctx context.Context, c policy.Caller, id, lease uuid.UUID) (task.Task, error)
 	// Lease is for comparing it with what an agent shows.
 	Lease(ctx context.Context, id uuid.UUID) (uuid.UUID, error)

@@ -224,23 +224,23 @@ type BudgetUse struct {
 
 // exceeded reports whether more is used than there is. Who has used all of it,
 // and no more, may end its work.
-func (s BudgetUse) exceeded() bool { return s.Used > s.Limit }
+func (u BudgetUse) exceeded() bool { return u.Used > u.Limit }
 
 // warns reports whether four fifths are used.
-func (s BudgetUse) warns() bool { return s.Used >= s.Limit-s.Limit/5 }
+func (u BudgetUse) warns() bool { return u.Used >= u.Limit-u.Limit/5 }
 
-func (s BudgetUse) key() string { return string(s.Scope) + ":" + s.Unit }
+func (u BudgetUse) key() string { return string(u.Scope) + ":" + u.Unit }
 
 // String says for people how much is used of what.
-func (s BudgetUse) String() string {
+func (u BudgetUse) String() string {
 	of := "the task's budget"
-	switch s.Scope {
+	switch u.Scope {
 	case SessionBudget:
-		of = "the budget of session " + s.Name
+		of = "the budget of session " + u.Name
 	case ProjectBudget:
-		of = "the budget of project " + s.Name + " for " + s.Period
+		of = "the budget of project " + u.Name + " for " + u.Period
 	}
-	return fmt.Sprintf("%s of %s of %s are used", formatAmount(s.Unit, s.Used), formatAmount(s.Unit, s.Limit), of)
+	return fmt.Sprintf("%s of %s of %s are used", formatAmount(u.Unit, u.Used), formatAmount(u.Unit, u.Limit), of)
 }
 
 // standings of the task's own budget.

@@ -14,8 +14,8 @@ import (
 	"github.com/coderclaw/runtime/internal/stream"
 )
 
-// Standing is how a task stands, to the worker that was the last to hold it.
-type Standing struct {
+// Holding is how a task stands, to the worker that was the last to hold it.
+type Holding struct {
 	Held          bool // by the lease that is asked about
 	Status        Status
 	WaitingReason WaitingReason
@@ -23,11 +23,11 @@ type Standing struct {
 	LastSeq       int64 // the number of its newest event
 }
 
-// Standing returns how the task stands that a worker of the caller's holds, or
+// Holding returns how the task stands that a worker of the caller's holds, or
 // held last, by the lease. While it is held and has no event after the number
 // after it waits for that to change, at most wait. It returns LeaseLost if
 // another principal's worker has it, or none had it.
-func (s *Service) Standing(ctx context.Context, c policy.Caller, id, lease uuid.UUID, after int64, wait time.Duration) (Standing, error) {
+func (s *Service) Holding(ctx context.Context, c policy.Caller, id, lease uuid.UUID, after int64, wait time.Duration) (Holding, error) {
 	changed, forget := s.follow(id)
 	defer forget()
 	timeout := time.NewTimer(wait)
@@ -36,9 +36,9 @@ func (s *Service) Standing(ctx context.Context, c policy.Caller, id, lease uuid.
 		rows, err := s.pool.Query(ctx, `SELECT t.lease_token IS NOT DISTINCT FROM $2 AS held, t.status, t.waiting_reason, t.status_reason, t.last_seq
 			FROM tasks t WHERE t.id = $1 AND EXISTS (SELECT FROM workers w WHERE w.id = t.worker_id AND $3 IN ('', w.owner))`, id, lease, ownerOf(c))
 		if err != nil {
-			return Standing{}, postgres.Fault(fmt.Errorf("read task %s: %w", id, err))
+			return Holding{}, postgres.Fault(fmt.Errorf("read task %s: %w", id, err))
 		}
-		st, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[Standing])
+		st, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[Holding])
 		switch {
 		case errors.Is(err, pgx.ErrNoRows):
 			return st, leaseLost(id)
