@@ -212,16 +212,16 @@ WHERE s.kind = $1 AND s.name = $2 AND s.period = $3 AND s.unit = $4 AND s.used >
 
 // raise lets as much be used again as the budget has, from what is used by now.
 // The transaction holds the task.
-func (st Standing) raise(ctx context.Context, tx pgx.Tx, id uuid.UUID) error {
+func (s Standing) raise(ctx context.Context, tx pgx.Tx, id uuid.UUID) error {
 	var err error
-	if st.Scope == TaskBudget {
+	if s.Scope == TaskBudget {
 		_, err = tx.Exec(ctx, `UPDATE tasks SET usage = jsonb_set(usage, '{raised}',
-			coalesce(usage -> 'raised', '{}') || jsonb_build_object($2::text, usage -> 'used' -> $2)) WHERE id = $1`, id, st.Unit)
+			coalesce(usage -> 'raised', '{}') || jsonb_build_object($2::text, usage -> 'used' -> $2)) WHERE id = $1`, id, s.Unit)
 	} else {
-		_, err = tx.Exec(ctx, raiseSQL, st.Scope, st.Name, st.Period, st.Unit)
+		_, err = tx.Exec(ctx, raiseSQL, s.Scope, s.Name, s.Period, s.Unit)
 	}
 	if err != nil {
-		return fmt.Errorf("raise the budget of %s %s: %w", st.Scope, st.Name, err)
+		return fmt.Errorf("raise the budget of %s %s: %w", s.Scope, s.Name, err)
 	}
 	return nil
 }
