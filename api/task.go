@@ -135,9 +135,10 @@ type AttemptList struct {
 
 // PendingReason says why a task that waits for a worker does not run.
 type PendingReason struct {
-	Reason string `json:"reason" enum:"dependency,not-before,limit,budget,no-worker,turn" doc:"budget: nothing is left of that of its session or project. turn: others come before, or the workers are busy."`
+	Reason string `json:"reason" enum:"dependency,not-before,limit,rate,paused,budget,no-worker,turn" doc:"rate: as many tasks of the agent were begun as may be for now. budget: nothing is left of that of its session or project. turn: others come before, or the workers are busy."`
 	Limit  string `json:"limit,omitempty" doc:"The limit that is reached, or whose budget is, as kind:name." example:"project:web"`
 	Ahead  int    `json:"ahead,omitempty" doc:"How many tasks of the project come before, up to 1,000."`
+	Pause  *Pause `json:"pause,omitempty" doc:"With paused: what is, since when and by whom."`
 }
 
 // TaskTree answers GET /v1/tasks/{id}/tree.

@@ -110,7 +110,7 @@ func (c *cli) budgetsCommand() *cobra.Command {
 				return err
 			}
 			return c.print(struct{}{}, func() {
-				c.out.printf("%s: no budget\n", cleanLine(limitText(api.LimitKind(args[0]), name)))
+				c.out.printf("%s: no budget\n", cleanLine(limitOf(api.LimitKind(args[0]), name)))
 			})
 		}),
 	}
@@ -122,7 +122,7 @@ func (c *cli) budgetsCommand() *cobra.Command {
 
 func (c *cli) budgetDetails(b api.ScopeBudget) {
 	c.details([][2]string{
-		{"Of", limitText(api.LimitKind(b.Kind), b.Name)}, {"Most", mostText(b.Budget)}, {"Used", usageText(b.Used)}, {"Raised by", usageText(b.Raised)},
+		{"Of", limitOf(api.LimitKind(b.Kind), b.Name)}, {"Most", mostText(b.Budget)}, {"Used", usageText(b.Used)}, {"Raised by", usageText(b.Raised)},
 		{"Period", b.Period}, {"Then", thenText(b.Budget)}, {"By", b.UpdatedBy},
 	})
 }

@@ -285,6 +285,12 @@ func pendingText(p api.PendingReason) string {
 		return "the budget of " + p.Limit + " is used up"
 	case "limit":
 		return "the limit " + p.Limit + " is reached"
+	case "rate":
+		return "as many tasks of its agent were begun as may be for now"
+	case "paused":
+		if p.Pause != nil {
+			return strings.TrimSuffix(fmt.Sprintf("%s %s is paused by %s: %s", p.Pause.Kind, p.Pause.Name, p.Pause.PausedBy, p.Pause.Reason), ": ")
+		}
 	case "no-worker":
 		return "no worker is there that could run it"
 	}

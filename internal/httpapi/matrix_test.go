@@ -115,6 +115,11 @@ var samples = map[string]sample{
 	"putLimit":    {body: `{"maxConcurrentTasks":5}`, needs: unconfined},
 	"deleteLimit": {of: "limit", needs: unconfined, other: 403, want: 204},
 
+	"pauseAgent":    {of: "agent", body: `{"reason":"r"}`, needs: unconfined},
+	"resumeAgent":   {of: "agent", needs: unconfined, want: 204},
+	"pauseSession":  {of: "session", body: `{}`},
+	"resumeSession": {of: "session", want: 204},
+
 	"createWebhook":         {body: `{"url":"http://127.0.0.1:1/"}`, want: 201},
 	"listWebhooks":          {},
 	"getWebhook":            {of: "webhook"},

@@ -230,6 +230,9 @@ func (s *Server) getTask(ctx context.Context, c policy.Caller, in *IDInput) (*ta
 	why, err := s.tasks.Delay(ctx, t)
 	if why != nil {
 		wire.Pending = &api.PendingReason{Reason: string(why.Reason), Limit: why.Limit, Ahead: why.Ahead}
+		if why.Pause != nil {
+			wire.Pending.Pause = new(wirePause(*why.Pause))
+		}
 	}
 	return &taskOutput{wire}, err
 }
