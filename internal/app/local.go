@@ -84,6 +84,15 @@ func parseLease(taskID, leaseToken string) (id, token uuid.UUID, err error) {
 	return id, token, nil
 }
 
+func (l localServer) LeaseState(ctx context.Context, taskID, leaseToken string, after int64, waitSeconds int) (api.LeaseState, error) {
+	id, token, err := parseLease(taskID, leaseToken)
+	if err != nil {
+		return api.LeaseState{}, err
+	}
+	st, err := l.tasks.Standing(ctx, task.InProcess, id, token, after, time.Duration(waitSeconds)*time.Second)
+	return httpapi.WireLeaseState(st), forWorker(err)
+}
+
 func (l localServer) Ask(ctx context.Context, taskID, leaseToken string, q api.NewQuestion) (api.Question, error) {
 	id, token, err := parseLease(taskID, leaseToken)
 	if err != nil {

@@ -76,11 +76,13 @@ func records(name string) map[string]any {
 		"GET /v1/webhooks/h1/deliveries":              api.WebhookDeliveryList{Items: []api.WebhookDelivery{delivery}},
 		"POST /v1/webhooks/h1/deliveries/evt_1/retry": delivery,
 		"POST /v1/webhooks/h1/replay":                 api.WebhookReplayed{Queued: 10000, Next: &hourAgo},
-		"GET /v1/schedules":                           api.ScheduleList{Items: []api.Schedule{schedule, {ID: "c2", Name: "b", IntervalSeconds: 90, Paused: true}}},
+		"GET /v1/schedules":                           api.ScheduleList{Items: []api.Schedule{schedule, {ID: "c2", Name: "b", IntervalSeconds: 90, Paused: true}, {ID: "c3", Name: "c", IntervalSeconds: 90, Paused: true, PausedReason: name}}},
 		"POST /v1/schedules":                          schedule,
 		"GET /v1/schedules/c1":                        schedule,
+		"GET /v1/schedules/c3":                        api.Schedule{ID: "c3", Name: "c", IntervalSeconds: 90, Paused: true, PausedReason: name + " is gone", CreatedAt: hourAgo},
 		"PATCH /v1/schedules/c1":                      schedule,
 		"DELETE /v1/schedules/c1":                     nil,
+		"POST /v1/skills/s1/execute":                  api.Task{ID: "t1", Description: name},
 		"POST /v1/schedules/c1/trigger":               api.Task{ID: "t1", Description: name},
 		"GET /v1/sessions":                            api.SessionList{Items: []api.Session{{ID: "s1", UserID: name, Method: name, Address: "::1", CreatedAt: hourAgo, ExpiresAt: now.Add(time.Hour)}}},
 		"DELETE /v1/sessions/s1":                      nil,
@@ -147,8 +149,9 @@ var commands = []struct {
 	args, asks, stdout, stderr string
 }{
 	{"whoami", "GET /v1/me", "Server:  URL\nUser:    bob\nRoles:   bob\nProject: all\nDevice:  untrusted\n", ""},
-	{"schedules list", "GET /v1/schedules", "ID  NAME  WHEN                     NEXT    LAST           PROJECT  USER\n" +
-		"c1  bob   0 3 * * * Europe/Berlin  in 1h   denied 1h ago           bob\nc2  b     every 1m30s              paused\n", ""},
+	{"schedules list", "GET /v1/schedules", "ID  NAME  WHEN                     NEXT                  LAST           PROJECT  USER\n" +
+		"c1  bob   0 3 * * * Europe/Berlin  in 1h                 denied 1h ago           bob\nc2  b     every 1m30s              paused\nc3  c     every 1m30s              paused by the server\n", ""},
+	{"schedules get c3", "GET /v1/schedules/c3", "ID:         c3\nName:       c\nWhen:       every 1m30s\nNext:       paused by the server\nPaused for: bob is gone\nCreated:    2026-11-23T08:00:00Z (1h ago)\n", ""},
 	{"schedules get c1", "GET /v1/schedules/c1", "ID:       c1\nName:     bob\nWhen:     0 3 * * * Europe/Berlin\nOverlap:  skip\nNext:     in 1h\n" +
 		"Next run: 2026-11-23T10:00:00Z (in 1h)\nLast run: denied at 2026-11-23T08:00:00Z (1h ago)\nBecause:  bob\nMissed:   3\nTask:     bob\nAgent:    bob\n" +
 		"As:       bob\nCreated:  2026-11-23T08:00:00Z (1h ago)\n", ""},
@@ -208,6 +211,7 @@ var commands = []struct {
 	{"artifacts list t1", "GET /v1/tasks/t1/artifacts", "NAME  SIZE      TYPE  AGE  BY\nbob   1023 B    bob   1h   bob\nbig   64.0 MiB  a/b   1h   x\n", ""},
 	{"artifacts put t1 - --name x.html", "PUT /v1/tasks/t1/artifacts/x.html hush", "bob: 5 B\n", ""},
 	{"artifacts delete t1 a", "DELETE /v1/tasks/t1/artifacts/a", "a deleted\n", ""},
+	{"skills execute s1 review --agent a --label k=v", `POST /v1/skills/s1/execute {"description":"review","input":"review","agentId":"a","labels":{"k":"v"}}`, "t1\n", ""},
 	{"retry t1 --idempotency-key k", "POST /v1/tasks/t1/retry", "t2\n", ""},
 	{"tasks cancel --label k=v --status pending", "POST /v1/tasks/cancel?label=k%3Dv&status=pending", "3 cancelled\n", "1 may not be cancelled by you.\n"},
 	{"tasks tree t1", "GET /v1/tasks/t1/tree", "t1 running bob\n  t2 failed bob\n    t4 failed \n  t3 pending \n", ""},
@@ -333,6 +337,7 @@ func TestWrongUsageOfAccessCommandsSendsNothing(t *testing.T) {
 		{"users create", "this takes one argument, the name to log in with; there are 0"},
 		{"bindings grant ci", "needs one of --user and --group"},
 		{"bindings grant ci --user a --group b", "needs one of --user and --group"},
+		{"skills execute", "this takes the id of a skill"},
 		{"schedules create", "this takes a name and a description"},
 		{"schedules create x y", "either --cron or --every"},
 		{"schedules create x y --every 1h --cron x", "either --cron or --every"},

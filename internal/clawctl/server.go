@@ -172,7 +172,9 @@ func (c *cli) skillsCommand() *cobra.Command {
 			})
 		})
 	}
-	return c.registryCommand("skills", "skill", "See what agents may do beyond answering", list, get)
+	cmd := c.registryCommand("skills", "skill", "See what agents may do beyond answering", list, get)
+	cmd.AddCommand(c.skillsExecuteCommand())
+	return cmd
 }
 
 // registryCommand is a command that lists, as its subcommand "list" does, and

@@ -53,7 +53,7 @@ func (s *Server) registerBudgets() {
 		summary: "Remove a budget", status: http.StatusNoContent, errors: []int{http.StatusNotFound, http.StatusUnprocessableEntity},
 	}, s.deleteBudget)
 	handle(s, operation{
-		id: "reportUsage", action: "task.report", method: http.MethodPost, path: "/v1/tasks/{id}/usage", permission: policy.Work, tag: "Workers",
+		id: "reportUsage", action: "task.report", method: http.MethodPost, path: "/v1/tasks/{id}/usage", permission: policy.Work, agents: true, tag: "Workers",
 		summary: "Report what the agent of a leased task has used",
 		detail:  "In all, not since the last report: the same may be reported again. If the answer names a question, a budget is exceeded and the agent is to be held until the question is approved. A task that fails for it is answered with 409 lease-lost.",
 		errors:  []int{http.StatusConflict, http.StatusUnprocessableEntity},
@@ -97,7 +97,7 @@ func (s *Server) reportUsage(ctx context.Context, c policy.Caller, in *struct {
 	LeasedInput
 	Body api.UsageReport
 }) (*struct{ Body api.UsageAnswer }, error) {
-	id, lease, err := in.parse()
+	id, lease, err := in.parse(c)
 	if err != nil {
 		return nil, err
 	}

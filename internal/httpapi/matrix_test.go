@@ -49,6 +49,10 @@ var whateverDevice = []string{
 // alsoForWorkers are those that a worker's key opens besides work itself.
 var alsoForWorkers = []string{"getAgent", "listAgents", "putArtifact", "updateTask"}
 
+// forAgents are those that the token of a leased task's agent opens, of that
+// task.
+var forAgents = []string{"askQuestion", "getQuestion", "getTask", "reportTask"}
+
 // sample is how the matrix calls an operation, and what comes of it for those
 // who hold its permission.
 type sample struct {
@@ -103,6 +107,7 @@ var samples = map[string]sample{
 	"claimTasks":     {of: "worker", body: `{"max":1}`},
 	"heartbeat":      {of: "worker", body: `{}`},
 	"drainWorker":    {of: "worker", want: 204},
+	"getLease":       {of: "task", want: 422},                          // likewise
 	"reportTask":     {of: "task", body: `{"message":"m"}`, want: 422}, // without a lease
 
 	"listBudgets":  {},
@@ -449,7 +454,7 @@ func (w *world) make(kind string, p *person) string {
 		return q.ID.String()
 	case "schedule":
 		by.Roles = []policy.Role{policy.Admin}
-		sc, err := w.tasks.CreateSchedule(w.t.Context(), by, task.NewSchedule{Name: p.name, IntervalSeconds: 3600, Task: task.New{Description: p.name, Dispatch: task.Manual}})
+		sc, err := w.tasks.CreateSchedule(w.t.Context(), by, task.NewSchedule{Name: p.name, IntervalSeconds: 3600, Task: task.New{Description: p.name, Dispatch: task.Manual}}, "")
 		if err != nil {
 			w.t.Fatal(err)
 		}
@@ -719,6 +724,73 @@ func TestAWorkersKeyIsGoodForWorkAlone(t *testing.T) {
 	}
 }
 
+func TestAnAgentsTokenIsGoodForItsTaskAlone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	if runtime.GOOS != "linux" {
+		t.Skip("who fails often must wait, unless from ever other addresses, which only Linux's loopback has")
+	}
+	by := w.caller(w.root)
+	mine, ended := w.lease(by), w.lease(by)
+	good, over := "Bearer "+api.AgentToken(mine.ID.String(), mine.LeaseToken.String()), "Bearer "+api.AgentToken(ended.ID.String(), ended.LeaseToken.String())
+	if err := w.tasks.Report(t.Context(), task.InProcess, ended.ID, ended.LeaseToken, task.Report{Status: task.Failed}); err != nil {
+		t.Fatal(err)
+	}
+	forged := "Bearer " + api.AgentToken(mine.ID.String(), ended.LeaseToken.String())
+	n := 0
+	call := func(op operation, path, body, token string) (int, string) {
+		n++
+		w.from = &net.TCPAddr{IP: net.IPv4(127, 2, byte(n>>8), byte(n))}
+		defer func() { w.from = nil }()
+		return w.call(nil, op.method, path, body, "Authorization", token)
+	}
+	for _, op := range operations(t) {
+		path, body := w.request(op, w.root, w.root)
+		for what, c := range map[string]struct {
+			token string
+			want  int
+		}{
+			"a good token":                  {good, 403},
+			"a token whose lease is over":   {over, 401},
+			"a token of another's lease":    {forged, 401},
+			"a token cut short":             {good[:len(good)-4], 401},
+			"a token of nothing":            {"Bearer " + api.AgentTokenPrefix, 401},
+			"the lease itself, as a bearer": {"Bearer " + mine.LeaseToken.String(), 401},
+		} {
+			if got, text := call(op, path, body, c.token); got != c.want {
+				t.Errorf("%s with %s: %d %s, want %d", op.id, what, got, text, c.want)
+			}
+		}
+		if !strings.Contains(op.path, "/tasks/{id}") {
+			continue
+		}
+		own := strings.Replace(path, strings.Split(path, "/")[3], mine.ID.String(), 1)
+		got, text := call(op, own, body, good)
+		if slices.Contains(forAgents, op.id) == (got == 401 || got == 403) {
+			t.Errorf("%s of its own task: %d %s", op.id, got, text)
+		}
+		want := 401
+		if slices.Contains(forAgents, op.id) {
+			want = 409 // it is told that its lease is lost
+		}
+		if got, text := call(op, own, body, forged); got != want {
+			t.Errorf("%s of that task with another's token: %d %s, want %d", op.id, got, text, want)
+		}
+	}
+	for what, c := range map[string]struct {
+		method, path, body string
+		want               int
+	}{
+		"release":             {"POST", "/reports", `{"release":true}`, 422},
+		"completion":          {"POST", "/reports", `{"status":"completed","output":"o"}`, 409}, // it does not run yet
+		"nothing but a lease": {"GET", "", "", 200},
+	} {
+		if got, text := call(operation{method: c.method}, "/v1/tasks/"+mine.ID.String()+c.path, c.body, good); got != c.want {
+			t.Errorf("%s: %d %s, want %d", what, got, text, c.want)
+		}
+	}
+}
+
 func TestNoOperationIsForThoseWithoutAGoodCredential(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -734,6 +806,7 @@ func TestNoOperationIsForThoseWithoutAGoodCredential(t *testing.T) {
 			"another scheme":        {"Authorization", "Basic cm9vdDpyb290"},
 			"a made-up token":       {"Authorization", "Bearer eyJhbGciOiJub25lIn0.eyJzdWIiOiJsb2NhbDpyb290In0."},
 			"a made-up key":         {"Authorization", "Bearer ccl_0_0"},
+			"a made-up agent":       {"Authorization", "Bearer " + api.AgentToken(uuid.NewString(), uuid.NewString())},
 			"a made-up cookie":      {"Cookie", "__Host-coderclaw=ccs_0"},
 			"another's token":       {"Authorization", "Bearer " + elsewhere.AccessToken},
 			"a refresh token":       {"Authorization", "Bearer " + w.root.session.RefreshToken},

@@ -153,6 +153,7 @@ func New(o Options) (*Server, error) {
 	s.registerAsking()
 	s.registerSchedules()
 	s.registerWorkers()
+	s.registerAgents()
 	s.registerArtifacts()
 	s.registerConcurrencyLimits()
 	s.registerBudgets()

@@ -153,7 +153,7 @@ type decided struct {
 
 // allowAnswer asks the policies whether c may give this answer. Who raises the
 // budget of a session or a project must be allowed to set it.
-func (s *Service) allowAnswer(ctx context.Context, c policy.Caller, t Task, kind QuestionKind, budget *Standing, a Answer) (audit.Entry, error) {
+func (s *Service) allowAnswer(ctx context.Context, c policy.Caller, t Task, kind QuestionKind, budget *BudgetUse, a Answer) (audit.Entry, error) {
 	r := policy.Request{
 		Permission: policy.TaskSubmit, Action: actionAnswer, ProjectID: t.ProjectID, AgentID: t.AgentID, Labels: t.Labels,
 	}

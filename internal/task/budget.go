@@ -209,9 +209,9 @@ const (
 	ProjectBudget BudgetScope = "project"
 )
 
-// Standing is how much is used of one unit of a budget. Its JSON form is the
+// BudgetUse is how much is used of one unit of a budget. Its JSON form is the
 // data of events and questions about it.
-type Standing struct {
+type BudgetUse struct {
 	Scope  BudgetScope `json:"scope"`
 	Name   string      `json:"name,omitempty"`   // of the session or project
 	Period string      `json:"period,omitempty"` // of a project: the month
@@ -224,15 +224,15 @@ type Standing struct {
 
 // exceeded reports whether more is used than there is. Who has used all of it,
 // and no more, may end its work.
-func (s Standing) exceeded() bool { return s.Used > s.Limit }
+func (s BudgetUse) exceeded() bool { return s.Used > s.Limit }
 
 // warns reports whether four fifths are used.
-func (s Standing) warns() bool { return s.Used >= s.Limit-s.Limit/5 }
+func (s BudgetUse) warns() bool { return s.Used >= s.Limit-s.Limit/5 }
 
-func (s Standing) key() string { return string(s.Scope) + ":" + s.Unit }
+func (s BudgetUse) key() string { return string(s.Scope) + ":" + s.Unit }
 
 // String says for people how much is used of what.
-func (s Standing) String() string {
+func (s BudgetUse) String() string {
 	of := "the task's budget"
 	switch s.Scope {
 	case SessionBudget:
@@ -244,12 +244,12 @@ func (s Standing) String() string {
 }
 
 // standings of the task's own budget.
-func (t Task) standings() (all []Standing) {
+func (t Task) standings() (all []BudgetUse) {
 	if t.Budget == nil || t.Usage == nil {
 		return nil
 	}
 	for _, unit := range slices.Sorted(maps.Keys(t.Budget.Most)) {
-		all = append(all, Standing{
+		all = append(all, BudgetUse{
 			Scope: TaskBudget, Unit: unit, Used: t.Usage.Used[unit], onExceeded: t.Budget.OnExceeded,
 			Limit: sum(t.Budget.Most[unit], t.Usage.Raised[unit]),
 		})

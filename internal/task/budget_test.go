@@ -513,7 +513,7 @@ func TestABudgetIsCopiedByARetryAndKeptByASchedule(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sc, err := r.CreateSchedule(t.Context(), ann, task.NewSchedule{Name: "n", IntervalSeconds: 60, Task: task.New{Description: "d", Budget: &want}})
+	sc, err := r.CreateSchedule(t.Context(), ann, task.NewSchedule{Name: "n", IntervalSeconds: 60, Task: task.New{Description: "d", Budget: &want}}, "")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -75,7 +75,7 @@ type NewQuestion struct {
 	Risk    string        // "", low, medium or high
 	Expires time.Duration // default: a day
 
-	budget *Standing // asked by the engine itself: may it be raised?
+	budget *BudgetUse // asked by the engine itself: may it be raised?
 }
 
 // Choice is one of the answers to choose from.
@@ -107,7 +107,7 @@ type Question struct {
 	Tool       *ToolCall       `json:"tool,omitempty"`
 	SkillID    string          `json:"skillId,omitempty"`
 	Risk       string          `json:"risk,omitempty"`
-	Budget     *Standing       `json:"budget,omitempty"` // what is to be raised
+	Budget     *BudgetUse       `json:"budget,omitempty"` // what is to be raised
 	AskedAt    time.Time       `json:"askedAt"`
 	ExpiresAt  time.Time       `json:"expiresAt"`
 	Status     QuestionStatus  `json:"status"`
@@ -163,7 +163,7 @@ func lockLeased(ctx context.Context, tx pgx.Tx, c policy.Caller, id, lease uuid.
 // LeaseLost.
 func leased(ctx context.Context, db querier, c policy.Caller, id, lease uuid.UUID) (Task, error) {
 	rows, err := db.Query(ctx, `SELECT `+columns+` FROM tasks t WHERE t.id = $1 AND t.lease_token = $2
-		AND $3 IN ('', (SELECT w.owner FROM workers w WHERE w.id = t.worker_id))`, id, lease, ownerOf(c))
+		AND $3 IN ('', (SELECT w.owner FROM workers w WHERE w.id = t.worker_id))`, id, lease, holderOf(c))
 	if err != nil {
 		return Task{}, postgres.Fault(fmt.Errorf("read task %s: %w", id, err))
 	}

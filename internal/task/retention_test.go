@@ -88,8 +88,16 @@ func TestTasksThatEndedLongAgoAreForgottenWithAllThatIsTheirs(t *testing.T) {
 	if there, events := r.partition(t); !there || events != 25 {
 		t.Fatalf("a partition: %v, %d events", there, events)
 	}
+	seen, oldest, err := r.Ends(ctx)
+	if err != nil || oldest != (task.Position{}) {
+		t.Fatalf("before anything is forgotten the log begins at %v, %v", oldest, err)
+	}
 	if err := r.Retain(ctx, false); err != nil {
 		t.Fatal(err)
+	}
+	// Whoever has seen all that is gone has missed nothing.
+	if head, oldest, err := r.Ends(ctx); err != nil || oldest.Tx == 0 || oldest.Tx > seen.Tx || head.Tx <= seen.Tx {
+		t.Errorf("the log begins at %v and goes to %v, after one that went to %v; %v", oldest, head, seen, err)
 	}
 	for _, id := range gone {
 		_, err := r.Get(ctx, ann, id)
@@ -106,7 +114,7 @@ func TestTasksThatEndedLongAgoAreForgottenWithAllThatIsTheirs(t *testing.T) {
 		t.Errorf("%d contents of %d pieces are left", contents, chunks)
 	}
 	var told string
-	err := r.pool.QueryRow(ctx, `SELECT string_agg(details ->> 'tasks', ',') FROM audit_entries WHERE action = 'task.forget'`).Scan(&told)
+	err = r.pool.QueryRow(ctx, `SELECT string_agg(details ->> 'tasks', ',') FROM audit_entries WHERE action = 'task.forget'`).Scan(&told)
 	if err != nil || told != "5" {
 		t.Errorf("the audit log tells of %q tasks, %v", told, err)
 	}

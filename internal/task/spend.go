@@ -94,7 +94,7 @@ type note struct {
 }
 
 // warn returns what is to be told of budgets that come to their end, each once.
-func (u *Usage) warn(standings []Standing) (told []note) {
+func (u *Usage) warn(standings []BudgetUse) (told []note) {
 	for _, st := range standings {
 		if st.warns() && !slices.Contains(u.Warned, st.key()) {
 			u.Warned = append(u.Warned, st.key())
@@ -106,7 +106,7 @@ func (u *Usage) warn(standings []Standing) (told []note) {
 
 // worst returns a budget that is exceeded, one that fails the task before one
 // that people may raise; nil: none is.
-func worst(standings []Standing) (over *Standing) {
+func worst(standings []BudgetUse) (over *BudgetUse) {
 	for i, st := range standings {
 		if st.exceeded() && (over == nil || st.onExceeded == FailExceeded && over.onExceeded != FailExceeded) {
 			over = &standings[i]
@@ -134,7 +134,7 @@ WHERE k.name <> '' ORDER BY k.kind, m.unit`
 
 // spend adds what was used to the sums of the task's session and project, and
 // returns how all its budgets stand then.
-func (t Task) spend(ctx context.Context, tx pgx.Tx, more Amounts) ([]Standing, error) {
+func (t Task) spend(ctx context.Context, tx pgx.Tx, more Amounts) ([]BudgetUse, error) {
 	b := &pgx.Batch{}
 	if len(more) > 0 {
 		units := slices.Sorted(maps.Keys(more))
@@ -146,7 +146,7 @@ func (t Task) spend(ctx context.Context, tx pgx.Tx, more Amounts) ([]Standing, e
 	}
 	all := t.standings()
 	b.Queue(standingsSQL, t.ProjectID, t.SessionID).Query(func(rows pgx.Rows) error {
-		var st Standing
+		var st BudgetUse
 		_, err := pgx.ForEachRow(rows, []any{&st.Scope, &st.Name, &st.Period, &st.Unit, &st.Used, &st.Limit, &st.onExceeded}, func() error {
 			all = append(all, st)
 			return nil
@@ -185,7 +185,7 @@ func (t Task) writeUsage(ctx context.Context, tx pgx.Tx, told []note) error {
 
 // askToRaise asks people whether the exceeded budget may be raised, unless they
 // are being asked about a budget already.
-func (t Task) askToRaise(ctx context.Context, tx pgx.Tx, lease uuid.UUID, over Standing) (q *Question, asked bool, err error) {
+func (t Task) askToRaise(ctx context.Context, tx pgx.Tx, lease uuid.UUID, over BudgetUse) (q *Question, asked bool, err error) {
 	rows, err := tx.Query(ctx, `SELECT `+questionColumns+` FROM questions q
 		WHERE q.task_id = $1 AND q.lease_token = $2 AND q.status = 'open' AND q.budget IS NOT NULL`, t.ID, lease)
 	if err != nil {
@@ -212,7 +212,7 @@ WHERE s.kind = $1 AND s.name = $2 AND s.period = $3 AND s.unit = $4 AND s.used >
 
 // raise lets as much be used again as the budget has, from what is used by now.
 // The transaction holds the task.
-func (s Standing) raise(ctx context.Context, tx pgx.Tx, id uuid.UUID) error {
+func (s BudgetUse) raise(ctx context.Context, tx pgx.Tx, id uuid.UUID) error {
 	var err error
 	if s.Scope == TaskBudget {
 		_, err = tx.Exec(ctx, `UPDATE tasks SET usage = jsonb_set(usage, '{raised}',

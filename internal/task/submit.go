@@ -92,9 +92,7 @@ func (s *Service) submit(ctx context.Context, c policy.Caller, batch []New, at f
 		faults = append(faults, batch[i].place(c, at(i))...)
 		faults = append(faults, batch[i].faults(at(i))...)
 	}
-	if len(key) > MaxKeyBytes || !utf8.ValidString(key) {
-		faults = append(faults, fault.Field{Path: "header.Idempotency-Key", Message: fmt.Sprintf("must have at most %d bytes of UTF-8", MaxKeyBytes)})
-	}
+	faults = append(faults, keyFaults(key)...)
 	if err := fault.InvalidFields(faults); err != nil {
 		return nil, err
 	}
@@ -116,6 +114,14 @@ func (s *Service) submit(ctx context.Context, c policy.Caller, batch []New, at f
 		}
 	}
 	return tasks, err
+}
+
+// keyFaults lists what is wrong with an Idempotency-Key.
+func keyFaults(key string) []fault.Field {
+	if len(key) > MaxKeyBytes || !utf8.ValidString(key) {
+		return []fault.Field{{Path: "header.Idempotency-Key", Message: fmt.Sprintf("must have at most %d bytes of UTF-8", MaxKeyBytes)}}
+	}
+	return nil
 }
 
 // accept checks a submission against the present state and keeps it. It
@@ -561,15 +567,22 @@ func arrayOf[T ~string](words []T) string {
 
 // requestHash identifies what was asked for, however it was spelt in JSON.
 func requestHash(kind string, batch []New) ([]byte, error) {
-	h := sha256.New()
-	err := json.NewEncoder(h).Encode(struct {
+	return hashOf(struct {
 		Kind  string
 		Batch []New
 	}{kind, batch})
-	if err != nil {
+}
+
+func hashOf(request any) ([]byte, error) {
+	h := sha256.New()
+	if err := json.NewEncoder(h).Encode(request); err != nil {
 		return nil, fault.Wrap(err, fault.Invalid, "metadata must be a JSON object")
 	}
 	return h.Sum(nil), nil
+}
+
+func keyMismatch() error {
+	return fault.New(fault.IdempotencyMismatch, "this Idempotency-Key was used with another request")
 }
 
 // replay gives the first answer to a request again.
@@ -592,7 +605,7 @@ func (s *Service) replay(ctx context.Context, userID string, batch []New, key st
 		return nil, postgres.Fault(fmt.Errorf("read tasks by key: %w", err))
 	}
 	if len(found) == 0 || !bytes.Equal(found[0].IdempotencyHash, hash) {
-		return nil, fault.New(fault.IdempotencyMismatch, "this Idempotency-Key was used with another request")
+		return nil, keyMismatch()
 	}
 	tasks := make([]Task, len(found))
 	for i, f := range found {

@@ -84,7 +84,7 @@ func (w *Worker) carryOut(run, leased context.Context, l api.Lease, r reporter, 
 	var flush sync.WaitGroup
 	flush.Go(func() { sink.flush(flushing) })
 	flush.Go(func() { sink.spend(flushing) })
-	output, err := execute(run, exec, executor.Job{Task: l.Task, Agent: agent}, sink)
+	output, err := execute(run, exec, executor.Job{Task: l.Task, Agent: agent, Handover: w.handover(sink)}, sink)
 	if len(output) > maxOutput {
 		files.replace(outputFile, output)
 	}

@@ -42,6 +42,12 @@ func (r Remote) Report(ctx context.Context, taskID, leaseToken string, report ap
 	return Told(r.Client.Report(ctx, taskID, leaseToken, report))
 }
 
+// LeaseState is as in Server.
+func (r Remote) LeaseState(ctx context.Context, taskID, leaseToken string, after int64, waitSeconds int) (api.LeaseState, error) {
+	st, err := r.Client.LeaseState(ctx, taskID, leaseToken, after, waitSeconds)
+	return st, Told(err)
+}
+
 // PutArtifact is as in Server.
 func (r Remote) PutArtifact(ctx context.Context, taskID, leaseToken, name, contentType string, content io.ReadSeeker) error {
 	_, err := r.Client.PutArtifact(ctx, taskID, name, content, api.WithContentType(contentType), api.UnderLease(leaseToken))

@@ -311,6 +311,32 @@ func (s *server) Authorize(ctx context.Context, id, token, skill string, u api.S
 	return api.SkillDecision{Decision: api.SkillApproval, QuestionID: u.QuestionID}, err
 }
 
+// LeaseState counts reports as events.
+func (s *server) LeaseState(ctx context.Context, id, token string, after int64, waitSeconds int) (api.LeaseState, error) {
+	deadline := time.After(time.Duration(waitSeconds) * time.Second)
+	for {
+		if err := s.reach(ctx); err != nil {
+			return api.LeaseState{}, err
+		}
+		s.mu.Lock()
+		s.sweep()
+		r := s.tasks[slices.IndexFunc(s.tasks, func(r *row) bool { return r.ID == id })]
+		st := api.LeaseState{Held: r.token == token, Status: r.Status, LastSeq: int64(len(r.reports))}
+		changed := s.changed
+		s.mu.Unlock()
+		if !st.Held || st.LastSeq > after {
+			return st, nil
+		}
+		select {
+		case <-changed:
+		case <-deadline:
+			return st, nil
+		case <-ctx.Done():
+			return st, ctx.Err()
+		}
+	}
+}
+
 // holds says whether the lease is held. s.mu must be held too.
 func (s *server) holds(id, token string) bool {
 	return slices.ContainsFunc(s.tasks, func(t *row) bool { return t.ID == id && t.token == token })

@@ -26,6 +26,20 @@ type Job struct {
 	// Workspace is the absolute path of a directory made for this attempt; empty:
 	// it works in the workspace root.
 	Workspace string
+	// Handover lets the agent report by itself; nil: there is no address at which
+	// it could.
+	Handover *Handover
+}
+
+// Handover is how an agent reports to the server by itself.
+type Handover struct {
+	// URL is where reports on the task are posted, absolute, and Token the bearer
+	// token that is good for them for as long as the attempt lasts.
+	URL, Token string
+	// Wait returns how the task stands once the attempt is over: the agent has
+	// ended it, or it was taken away. It returns ctx's error when ctx ends first.
+	// heard is called at each sign of life.
+	Wait func(ctx context.Context, heard func()) (api.LeaseState, error)
 }
 
 // workspace is what the attempt works in.

@@ -94,7 +94,8 @@ func TestAServicesAnswerIsTheEndOfTheTask(t *testing.T) {
 		"prose":              {answers(200, "application/x-ndjson", "hello\n"), executor.Failure{Message: "the agent sent a line that is no JSON object: hello"}},
 		"an endless line":    {answers(200, "application/x-ndjson", strings.Repeat("x", 3<<20)), executor.Failure{Message: "the agent sent a line of more than 2 MiB"}},
 		"an endless answer":  {answers(200, "text/plain", strings.Repeat("x", 3<<20)), executor.Failure{Message: "the agent's answer has more than 2 MiB"}},
-		"accepted":           {answers(202, "text/plain", ""), executor.Failure{Message: "the agent answered 202 Accepted: it has to answer 200 with its output or with a stream of events"}},
+		"accepted":           {answers(202, "text/plain", ""), executor.Failure{Message: "the agent answered 202 Accepted: it cannot report by itself, for the server has no address at which it could; CODERCLAW_PUBLIC_URL names one"}},
+		"created":            {answers(201, "text/plain", ""), executor.Failure{Message: "the agent answered 201 Created: it has to answer 200 with its output or with a stream of events"}},
 		"refused":            {answers(403, "text/plain", "go away"), executor.Failure{Message: "the agent answered 403 Forbidden: go away"}},
 		"overloaded":         {answers(503, "text/plain", ""), executor.Failure{Message: "the agent answered 503 Service Unavailable", Retryable: true}},
 		"cut off": {func(w http.ResponseWriter, _ *http.Request) {
