@@ -107,7 +107,7 @@ type Question struct {
 	Tool       *ToolCall       `json:"tool,omitempty"`
 	SkillID    string          `json:"skillId,omitempty"`
 	Risk       string          `json:"risk,omitempty"`
-	Budget     *BudgetUse       `json:"budget,omitempty"` // what is to be raised
+	Budget     *BudgetUse      `json:"budget,omitempty"` // what is to be raised
 	AskedAt    time.Time       `json:"askedAt"`
 	ExpiresAt  time.Time       `json:"expiresAt"`
 	Status     QuestionStatus  `json:"status"`
