@@ -51,7 +51,7 @@ var alsoForWorkers = []string{"getAgent", "listAgents", "putArtifact", "updateTa
 
 // forAgents are those that the token of a leased task's agent opens, of that
 // task.
-var forAgents = []string{"askQuestion", "getQuestion", "getTask", "reportTask"}
+var forAgents = []string{"askQuestion", "getQuestion", "getTask", "reportTask", "reportUsage"}
 
 // sample is how the matrix calls an operation, and what comes of it for those
 // who hold its permission.
