@@ -71,8 +71,9 @@ func TestAServiceCanReportWhileItWorks(t *testing.T) {
 	t.Parallel()
 	output, said, err := runHTTP(t, service(t, answers(200, "application/x-ndjson",
 		`{"type":"log","message":"begun"}`+"\n\n"+`{"type":"progress","progress":40.5,"message":"half"}`+"\n"+`{"type":"output","text":"so "}`+"\n"+
+			`{"type":"usage","usage":{"tokens":9,"cost":"0.5"}}`+"\n"+`{"type":"usage","usage":{"tokens":-9}}`+"\n"+`{"type":"usage"}`+"\n"+
 			`{"type":"later","x":1}`+"\n"+`{"output":"so far"}`+"\nnot read\n")))
-	if want := []string{": begun", "40% half", "output: so "}; err != nil || output != "so far" || !slices.Equal(said, want) {
+	if want := []string{": begun", "40% half", "output: so ", `used by "": {"costs":[{"amount":"0.500000","currency":"USD"}],"tokens":9}`}; err != nil || output != "so far" || !slices.Equal(said, want) {
 		t.Errorf("%q, %v, said %q", output, err, said)
 	}
 }
@@ -180,7 +181,7 @@ func TestAServiceThatIsNotThereMayBeLater(t *testing.T) {
 
 func TestAServiceIsLeftAloneWhenTheTaskIsCancelledOrItIsSilent(t *testing.T) {
 	t.Parallel()
-	left := make(chan struct{}, 2)
+	left := make(chan struct{}, 3)
 	j := service(t, func(w http.ResponseWriter, r *http.Request) {
 		io.Copy(io.Discard, r.Body)
 		answers(200, "application/x-ndjson", `{"type":"log","message":"waiting 1"}`+"\n")(w, r)
@@ -199,6 +200,16 @@ func TestAServiceIsLeftAloneWhenTheTaskIsCancelledOrItIsSilent(t *testing.T) {
 	cancel()
 	if err := <-ended; !errors.Is(err, context.Canceled) {
 		t.Errorf("ended with %v", err)
+	}
+	<-left
+
+	held := newListener()
+	held.held.Store(3)
+	patient := executor.NewHTTP([]string{"a"})
+	patient.Silence(50 * time.Millisecond)
+	began := time.Now()
+	if _, err := patient.Run(t.Context(), j, held); time.Since(began) < 200*time.Millisecond || failure(t, err).Message != "the agent said nothing for 50ms" {
+		t.Errorf("one that was held ended after %v with %v", time.Since(began), err)
 	}
 	<-left
 
