@@ -35,6 +35,10 @@ func (l *listener) Output(text string) {
 	}
 }
 
+func (*listener) Used(string, api.Usage)        {}
+func (*listener) Hold(stop, goOn func()) func() { return func() {} }
+func (*listener) Held() bool                    { return false }
+
 func (l *listener) Ask(_ context.Context, q api.NewQuestion) (api.Question, error) {
 	l.asked = append(l.asked, q)
 	return api.Question{Status: l.status}, nil
