@@ -170,7 +170,7 @@ const (
 	// sealInterval is the least time from one seal to the next.
 	sealInterval = time.Second
 	// lookInterval bounds how late entries are noticed that nobody spoke of.
-	lookInterval = 10 * time.Second
+	lookInterval = 30 * time.Second
 	// tidyInterval is how often partitions are looked after.
 	tidyInterval = time.Hour
 )
