@@ -14,6 +14,7 @@ import (
 	"github.com/coderclaw/runtime/internal/fault"
 	"github.com/coderclaw/runtime/internal/policy"
 	"github.com/coderclaw/runtime/internal/postgres"
+	"github.com/coderclaw/runtime/internal/stream"
 )
 
 // Answer is what a person says to a question. Text, with or without Data,
@@ -131,7 +132,7 @@ func (s *Service) Answer(ctx context.Context, c policy.Caller, id uuid.UUID, a A
 		return q, fmt.Errorf("encode what was decided: %w", err)
 	}
 	err = postgres.InTx(ctx, s.pool, func(tx pgx.Tx) (err error) {
-		if q, err = end(ctx, tx, q, a.outcome(q.Kind), &a, c.UserID); err != nil {
+		if q, t, err = end(ctx, tx, q, a.outcome(q.Kind), &a, c.UserID); err != nil {
 			return err
 		}
 		return audit.Append(ctx, tx, entry)
@@ -139,7 +140,7 @@ func (s *Service) Answer(ctx context.Context, c policy.Caller, id uuid.UUID, a A
 	if err != nil {
 		return q, err
 	}
-	s.announceChanged(q.TaskID)
+	s.announceAnswered(t)
 	return q, nil
 }
 
@@ -168,12 +169,12 @@ func (q Question) notOpen() error {
 	return fault.New(fault.Conflict, "question %s is %s", q.ID, q.Status)
 }
 
-// end gives an open question its outcome, and tells of it. It returns Conflict
-// if the question is not open any more.
-func end(ctx context.Context, tx pgx.Tx, q Question, outcome QuestionStatus, a *Answer, by string) (Question, error) {
+// end gives an open question its outcome, and tells of it; the task is as it is
+// then. It returns Conflict if the question is not open any more.
+func end(ctx context.Context, tx pgx.Tx, q Question, outcome QuestionStatus, a *Answer, by string) (ended Question, t Task, err error) {
 	// The task first, as whatever else changes it does.
 	if _, err := tx.Exec(ctx, `SELECT FROM tasks WHERE id = $1 FOR UPDATE`, q.TaskID); err != nil {
-		return q, fmt.Errorf("lock task %s: %w", q.TaskID, err)
+		return q, t, fmt.Errorf("lock task %s: %w", q.TaskID, err)
 	}
 	var answer json.RawMessage
 	if a != nil {
@@ -184,20 +185,29 @@ func end(ctx context.Context, tx pgx.Tx, q Question, outcome QuestionStatus, a *
 		WHERE id = @id AND status = 'open' AND (expires_at <= clock_timestamp()) = (@outcome = 'expired')
 		RETURNING `+questionColumns, pgx.NamedArgs{"id": q.ID, "outcome": outcome, "answer": answer, "by": by})
 	if err != nil {
-		return q, fmt.Errorf("answer question %s: %w", q.ID, err)
+		return q, t, fmt.Errorf("answer question %s: %w", q.ID, err)
 	}
-	ended, err := pgx.CollectExactlyOneRow(rows, toQuestion)
+	ended, err = pgx.CollectExactlyOneRow(rows, toQuestion)
 	if errors.Is(err, pgx.ErrNoRows) {
 		if q, err = readQuestion(ctx, tx, q.ID); err == nil && q.Status == Open {
 			q.Status = Expired // and about to be marked so
 		}
-		return q, errors.Join(err, q.notOpen())
+		return q, t, errors.Join(err, q.notOpen())
 	}
 	if err != nil {
-		return q, fmt.Errorf("answer question %s: %w", q.ID, err)
+		return q, t, fmt.Errorf("answer question %s: %w", q.ID, err)
 	}
-	_, err = tell(ctx, tx, q.TaskID, outcomeMessage(outcome, a, by), ended.event())
-	return ended, err
+	t, err = tell(ctx, tx, q.TaskID, outcomeMessage(outcome, a, by), ended.event())
+	return ended, t, err
+}
+
+// announceAnswered tells followers of a task of which a question has its outcome,
+// and workers if one of them may go on with it.
+func (s *Service) announceAnswered(t Task) {
+	s.announceChanged(t.ID)
+	if t.WaitingReason == ForResumption {
+		s.bus.Publish(stream.Signal{Topic: stream.WorkReady})
+	}
 }
 
 // outcomeMessage is a line for whoever watches.
@@ -318,15 +328,16 @@ func (s *Service) expireQuestions(ctx context.Context) error {
 		if entry.Details, err = json.Marshal(decided{QuestionID: q.ID.String(), Outcome: Expired}); err != nil {
 			return fmt.Errorf("encode what was decided: %w", err)
 		}
-		err := postgres.InTx(ctx, s.pool, func(tx pgx.Tx) error {
-			if _, err := end(ctx, tx, q, Expired, nil, ""); err != nil {
+		var t Task
+		err := postgres.InTx(ctx, s.pool, func(tx pgx.Tx) (err error) {
+			if _, t, err = end(ctx, tx, q, Expired, nil, ""); err != nil {
 				return err
 			}
 			return audit.Append(ctx, tx, entry)
 		})
 		switch {
 		case err == nil:
-			s.announceChanged(q.TaskID)
+			s.announceAnswered(t)
 		case fault.CodeOf(err) != fault.Conflict: // another server was faster, or its task ended
 			return err
 		}
