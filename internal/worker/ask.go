@@ -57,13 +57,17 @@ func (s *sink) await(ctx context.Context, ask func(context.Context) (api.Questio
 	s.asks.Lock()
 	s.asking++
 	s.asks.Unlock()
+	var id string
 	defer s.quiet.suspend()()
 	err = s.insist(ctx, 0, func(ctx context.Context) (err error) {
 		q, err = ask(ctx)
 		return err
 	})
+	if err == nil && q.Status == api.QuestionOpen {
+		id = q.ID
+		s.waits(id)
+	}
 	for err == nil && q.Status == api.QuestionOpen {
-		id := q.ID
 		err = s.insist(ctx, answerWait, func(ctx context.Context) (err error) {
 			q, err = s.server.Question(ctx, s.lease.taskID, s.lease.token, id, int(answerWait.Seconds()))
 			return err
@@ -73,8 +77,9 @@ func (s *sink) await(ctx context.Context, ask func(context.Context) (api.Questio
 	defer s.asks.Unlock()
 	s.asking--
 	if s.heard.Err() != nil {
-		return q, s.heard.Err()
+		return q, s.heard.Err() // and the agent has not heard the outcome
 	}
+	s.hears(id)
 	if ctx.Err() != nil && err != nil && s.asking == 0 {
 		s.goOn()
 	}

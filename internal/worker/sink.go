@@ -50,6 +50,7 @@ type sink struct {
 
 	asks   sync.Mutex // not held while waiting for people
 	asking int        // calls that wait for people
+	hold
 }
 
 func newSink(heard context.Context, r reporter, files *files, quiet *silence, send func([]api.ReportEvent) error) *sink {
@@ -174,6 +175,7 @@ func (s *sink) Note(message string, details any) {
 // add buffers e. It waits while the buffer is full.
 func (s *sink) add(e api.ReportEvent) {
 	s.quiet.broken()
+	s.busy()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for !s.deaf && s.full() {

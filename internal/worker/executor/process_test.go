@@ -350,6 +350,8 @@ func (*counter) Artifact(context.Context, string, string, io.Reader) error {
 	return errors.ErrUnsupported
 }
 
+func (*counter) Resumable(func() string) {}
+
 func (*counter) Authorize(context.Context, string, api.ToolCall) (bool, string, error) {
 	return false, "", errors.ErrUnsupported
 }

@@ -1,0 +1,78 @@
+package executor
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"github.com/google/uuid"
+
+	"github.com/coderclaw/runtime/api"
+)
+
+// inquiry is what a program that has ended wants to know before it goes on.
+type inquiry struct {
+	question api.NewQuestion
+	state    string // what it goes on from, as it wrote it
+}
+
+// left is an inquiry in the state of a suspended attempt.
+type left struct {
+	Question string `json:"question"`
+	Resume   string `json:"resume"`
+}
+
+// put asks people and returns what the program is told of the outcome.
+func (i *inquiry) put(ctx context.Context, sink Sink) (input string, err error) {
+	q := i.question
+	q.ID, q.Kind = uuid.NewString(), cmp.Or(q.Kind, api.QuestionInput)
+	state, err := json.Marshal(left{q.ID, i.state})
+	if err != nil {
+		return "", fmt.Errorf("encode what the program goes on from: %w", err)
+	}
+	sink.Resumable(func() string { return string(state) })
+	outcome, err := sink.Ask(ctx, q)
+	switch {
+	case ctx.Err() != nil:
+		return "", ctx.Err()
+	case err != nil:
+		return "", &Failure{Message: "what the program asks cannot be put to people: " + shortened(err.Error(), maxComplaint)}
+	}
+	return told(i.state, outcome)
+}
+
+// recall returns what a suspended attempt had asked, and what the program is told
+// of the outcome.
+func recall(r Resume) (*inquiry, string, error) {
+	var l left
+	if err := json.Unmarshal([]byte(r.State), &l); err != nil {
+		return nil, "", fmt.Errorf("read what the program goes on from: %w", err)
+	}
+	at := slices.IndexFunc(r.Outcomes, func(q api.Question) bool { return q.ID == l.Question })
+	if at < 0 {
+		return nil, "", fmt.Errorf("what the program asked has no outcome")
+	}
+	input, err := told(l.Resume, r.Outcomes[at])
+	return &inquiry{state: l.Resume}, input, err
+}
+
+// told is the input of a program that goes on.
+func told(state string, outcome api.Question) (string, error) {
+	text, err := json.Marshal(struct {
+		Resume string             `json:"resume"`
+		Status api.QuestionStatus `json:"status"`
+		Answer *api.Answer        `json:"answer,omitempty"`
+	}{state, outcome.Status, outcome.Answer})
+	if err != nil {
+		return "", fmt.Errorf("encode the answer: %w", err)
+	}
+	return string(text) + "\n", nil
+}
+
+// resumption is how a program that has asked goes on.
+func resumption(p api.Process) *api.Process {
+	p.Command, p.Input = p.Resume, "none"
+	return &p
+}
