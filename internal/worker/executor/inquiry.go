@@ -5,9 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"slices"
-
-	"github.com/google/uuid"
 
 	"github.com/coderclaw/runtime/api"
 )
@@ -20,15 +17,14 @@ type inquiry struct {
 
 // left is an inquiry in the state of a suspended attempt.
 type left struct {
-	Question string `json:"question"`
-	Resume   string `json:"resume"`
+	Resume string `json:"resume"`
 }
 
 // put asks people and returns what the program is told of the outcome.
 func (i *inquiry) put(ctx context.Context, sink Sink) (input string, err error) {
 	q := i.question
-	q.ID, q.Kind = uuid.NewString(), cmp.Or(q.Kind, api.QuestionInput)
-	state, err := json.Marshal(left{q.ID, i.state})
+	q.Kind = cmp.Or(q.Kind, api.QuestionInput)
+	state, err := json.Marshal(left{i.state})
 	if err != nil {
 		return "", fmt.Errorf("encode what the program goes on from: %w", err)
 	}
@@ -50,11 +46,10 @@ func recall(r Resume) (*inquiry, string, error) {
 	if err := json.Unmarshal([]byte(r.State), &l); err != nil {
 		return nil, "", fmt.Errorf("read what the program goes on from: %w", err)
 	}
-	at := slices.IndexFunc(r.Outcomes, func(q api.Question) bool { return q.ID == l.Question })
-	if at < 0 {
-		return nil, "", fmt.Errorf("what the program asked has no outcome")
+	if len(r.Outcomes) != 1 { // for it asks one thing at a time
+		return nil, "", fmt.Errorf("what the program asked has %d outcomes", len(r.Outcomes))
 	}
-	input, err := told(l.Resume, r.Outcomes[at])
+	input, err := told(l.Resume, r.Outcomes[0])
 	return &inquiry{state: l.Resume}, input, err
 }
 
