@@ -24,6 +24,8 @@ type Answer struct {
 	Data    json.RawMessage `json:"data,omitempty"`
 	Approve *bool           `json:"approve,omitempty"`
 	Reason  string          `json:"reason,omitempty"`
+	// Remember has an approval hold for the very same request later, so far.
+	Remember GrantScope `json:"remember,omitempty"`
 }
 
 // outcome is what becomes of a question of that kind by the answer.
@@ -58,6 +60,8 @@ func (a *Answer) check(kind QuestionKind) error {
 		bad("input", "goes with a question for input, and this is one for approval")
 	case kind == Input && a.Approve != nil:
 		bad("approve", "goes with a question for approval, and this is one for input")
+	case a.Remember != "" && (a.Approve == nil || !*a.Approve):
+		bad("remember", "goes with an approval")
 	case kind == Input && a.Text == "" && a.Data == nil:
 		bad("input", "must hold the answer")
 	}
@@ -128,12 +132,22 @@ func (s *Service) Answer(ctx context.Context, c policy.Caller, id uuid.UUID, a A
 	if err := q.fits(&a); err != nil {
 		return q, err
 	}
-	if entry.Details, err = json.Marshal(decided{id.String(), a.outcome(q.Kind), a.Reason}); err != nil {
+	if a.Remember != "" {
+		if message := q.rememberFault(t, a.Remember); message != "" {
+			return q, fault.InvalidFields([]fault.Field{{Path: "body.remember", Message: message}})
+		}
+	}
+	if entry.Details, err = json.Marshal(decided{id.String(), a.outcome(q.Kind), a.Reason, a.Remember}); err != nil {
 		return q, fmt.Errorf("encode what was decided: %w", err)
 	}
 	err = postgres.InTx(ctx, s.pool, func(tx pgx.Tx) (err error) {
 		if q, t, err = end(ctx, tx, q, a.outcome(q.Kind), &a, c.UserID); err != nil {
 			return err
+		}
+		if a.Remember != "" {
+			if err := q.remember(ctx, tx, c, t, a.Remember); err != nil {
+				return err
+			}
 		}
 		return audit.Append(ctx, tx, entry)
 	})
@@ -149,18 +163,17 @@ type decided struct {
 	QuestionID string         `json:"questionId,omitempty"`
 	Outcome    QuestionStatus `json:"outcome"`
 	Reason     string         `json:"reason,omitempty"`
+	Remember   GrantScope     `json:"remember,omitempty"`
 }
 
 // allowAnswer asks the policies whether c may give this answer.
 func (s *Service) allowAnswer(ctx context.Context, c policy.Caller, t Task, kind QuestionKind, a Answer) (audit.Entry, error) {
-	r := policy.Request{
-		Permission: policy.TaskSubmit, Action: actionAnswer, ProjectID: t.ProjectID, AgentID: t.AgentID, Labels: t.Labels,
+	r := approving(t)
+	if kind != Approval {
+		r.Action = actionAnswer
 	}
-	if kind == Approval {
-		r.Action = actionDecide
-		if a.Approve != nil && *a.Approve {
-			r.Approving = t.UserID
-		}
+	if kind != Approval || a.Approve == nil || !*a.Approve {
+		r.Approving = ""
 	}
 	return s.allow(ctx, c, r, t.ID.String())
 }
@@ -266,6 +279,9 @@ func (s *Service) answerManual(ctx context.Context, c policy.Caller, t Task, a A
 	}
 	if err := a.check(kind); err != nil {
 		return t, err
+	}
+	if a.Remember != "" {
+		return t, fault.InvalidFields([]fault.Field{{Path: "body.remember", Message: "is not for manual tasks"}})
 	}
 	outcome := a.outcome(kind)
 	if entry.Details, err = json.Marshal(decided{Outcome: outcome, Reason: a.Reason}); err != nil {

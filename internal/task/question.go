@@ -73,8 +73,11 @@ type NewQuestion struct {
 	Schema  json.RawMessage
 	Tool    *ToolCall // what is to be approved
 	SkillID string
-	Risk    string        // "", low, medium or high
-	Expires time.Duration // default: a day
+	Risk    string // "", low, medium or high
+	// Remember says that the approval of a call can be remembered, for the very
+	// same. All of it must be shown.
+	Remember bool
+	Expires  time.Duration // default: a day
 }
 
 // Choice is one of the answers to choose from.
@@ -106,6 +109,7 @@ type Question struct {
 	Tool       *ToolCall       `json:"tool,omitempty"`
 	SkillID    string          `json:"skillId,omitempty"`
 	Risk       string          `json:"risk,omitempty"`
+	Remember   bool            `json:"remember,omitempty"` // whether its approval can be
 	AskedAt    time.Time       `json:"askedAt"`
 	ExpiresAt  time.Time       `json:"expiresAt"`
 	Status     QuestionStatus  `json:"status"`
@@ -115,7 +119,7 @@ type Question struct {
 }
 
 const questionColumns = `q.id, q.task_id, q.lease_token, q.number, q.project_id, q.user_id, q.kind, q.text, q.choices, q.schema,
-	q.tool, q.skill_id, q.risk, q.asked_at, q.expires_at, q.status, q.answer, q.answered_at, q.answered_by`
+	q.tool, q.skill_id, q.risk, q.remember, q.asked_at, q.expires_at, q.status, q.answer, q.answered_at, q.answered_by`
 
 var toQuestion = pgx.RowToStructByName[Question]
 
@@ -124,6 +128,8 @@ var toQuestion = pgx.RowToStructByName[Question]
 // the lease does, are withdrawn. Asking again with the same id under the same
 // lease changes nothing and returns the question as it is.
 //
+// An approval that people remember is given at once.
+//
 // It returns Invalid for what is outside the bounds, LeaseLost if the lease is
 // held no more, or by another principal's worker, and Conflict if the id stands
 // for another question or too many are open.
@@ -131,13 +137,26 @@ func (s *Service) Ask(ctx context.Context, c policy.Caller, id, lease uuid.UUID,
 	if err := n.check(); err != nil {
 		return Question{}, err
 	}
+	var grant *granted
+	if n.Remember {
+		t, err := leased(ctx, s.pool, c, id, lease)
+		if err != nil {
+			return Question{}, err
+		}
+		if grant, err = s.findGrant(ctx, t, n); err != nil {
+			return Question{}, err
+		}
+	}
 	var q Question
 	err := postgres.InTx(ctx, s.pool, func(tx pgx.Tx) error {
 		t, err := lockLeased(ctx, tx, c, id, lease)
 		if err != nil {
 			return err
 		}
-		q, err = t.ask(ctx, tx, lease, n)
+		if q, err = t.ask(ctx, tx, lease, n); err != nil || grant == nil || q.Status != Open {
+			return err
+		}
+		q, err = grant.use(ctx, tx, t, q)
 		return err
 	})
 	if err != nil {
@@ -193,12 +212,12 @@ func (t Task) ask(ctx context.Context, tx pgx.Tx, lease uuid.UUID, n NewQuestion
 		return Question{}, fault.New(fault.Conflict, "task %s has %d events, the most that a task can have", t.ID, MaxEvents)
 	}
 	rows, err := tx.Query(ctx, `
-		INSERT INTO questions AS q (id, task_id, lease_token, expires_at, kind, project_id, user_id, text, skill_id, risk, choices, schema, tool)
-		SELECT @id, @task, @lease, clock_timestamp() + @expires, @kind, @project, @user, @text, @skill, @risk, @choices, @schema, @tool
+		INSERT INTO questions AS q (id, task_id, lease_token, expires_at, kind, project_id, user_id, text, skill_id, risk, remember, choices, schema, tool)
+		SELECT @id, @task, @lease, clock_timestamp() + @expires, @kind, @project, @user, @text, @skill, @risk, @remember, @choices, @schema, @tool
 		WHERE (SELECT count(*) FROM questions WHERE task_id = @task AND status = 'open') < @most
 		RETURNING `+questionColumns, pgx.NamedArgs{
 		"id": n.ID, "task": t.ID, "lease": lease, "expires": n.Expires, "kind": n.Kind, "project": t.ProjectID, "user": t.UserID,
-		"text": n.Text, "skill": n.SkillID, "risk": n.Risk, "choices": n.Choices, "schema": n.Schema, "tool": n.tool(), "most": MaxOpenQuestions,
+		"text": n.Text, "skill": n.SkillID, "risk": n.Risk, "remember": n.Remember, "choices": n.Choices, "schema": n.Schema, "tool": n.tool(), "most": MaxOpenQuestions,
 	})
 	if err != nil {
 		return Question{}, fmt.Errorf("insert question: %w", err)
@@ -216,7 +235,7 @@ func (t Task) ask(ctx context.Context, tx pgx.Tx, lease uuid.UUID, n NewQuestion
 
 // repeats reports whether n asks what q asked.
 func (q Question) repeats(n NewQuestion) bool {
-	return q.Kind == n.Kind && q.Text == n.Text && q.SkillID == n.SkillID && q.Risk == n.Risk &&
+	return q.Kind == n.Kind && q.Text == n.Text && q.SkillID == n.SkillID && q.Risk == n.Risk && q.Remember == n.Remember &&
 		slices.Equal(q.Choices, n.Choices) && bytes.Equal(q.Schema, n.Schema) && bytes.Equal(encoded(q.Tool), encoded(n.Tool))
 }
 
@@ -239,7 +258,7 @@ func (q Question) event() json.RawMessage {
 		q.Tool = &ToolCall{Name: q.Tool.Name}
 	}
 	if a := q.Answer; a != nil {
-		q.Answer = &Answer{Approve: a.Approve, Reason: a.Reason}
+		q.Answer = &Answer{Approve: a.Approve, Remember: a.Remember, Reason: a.Reason}
 	}
 	q.Text = cut(q.Text, MaxQuestionBytes/2)
 	return encoded(q)
@@ -420,6 +439,10 @@ func (n *NewQuestion) check() error {
 		if n.Kind == Approval {
 			bad("schema", "goes with kind input")
 		}
+	}
+	if n.Remember && (n.Kind != Approval || n.Tool == nil || n.SkillID != "") {
+		// Of a skill the policies say whether people are asked each time.
+		bad("remember", "goes with the approval of a tool's call that is no skill")
 	}
 	if !slices.Contains([]string{"", "low", "medium", "high"}, n.Risk) {
 		bad("risk", "must be low, medium or high")

@@ -301,7 +301,7 @@ func (a *actor) careful(things []string) int {
 	for _, thing := range things {
 		result, failed := a.ask("session/request_permission", object{
 			"options":  []any{object{"optionId": "yes", "name": "Yes", "kind": "allow_once"}, object{"optionId": "no", "name": "No", "kind": "reject_once"}},
-			"toolCall": object{"toolCallId": fmt.Sprint(time.Now().UnixNano()), "title": "Run it", "kind": "execute", "rawInput": object{"n": 7, "command": thing}}})
+			"toolCall": object{"toolCallId": fmt.Sprint(time.Now().UnixNano()), "title": "Run it", "kind": "execute", "rawInput": object{"n": 12345678901234567, "command": thing}}})
 		outcome, _ := result["outcome"].(object)
 		if outcome["outcome"] == "cancelled" {
 			a.send(object{"id": prompt.ID, "result": object{"stopReason": "end_turn"}}) // rudely

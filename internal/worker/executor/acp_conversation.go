@@ -234,7 +234,9 @@ func (c *conversation) answer(ctx context.Context, method string, params json.Ra
 	}
 	switch method {
 	case acp.ClientMethodSessionRequestPermission:
-		return serve(ctx, params, c.permit)
+		return serve(ctx, params, func(ctx context.Context, q acp.RequestPermissionRequest) (acp.RequestPermissionResponse, error) {
+			return c.permit(ctx, exactly(q, params))
+		})
 	case acp.ClientMethodFsReadTextFile:
 		return serve(ctx, params, c.files.read)
 	case acp.ClientMethodFsWriteTextFile:

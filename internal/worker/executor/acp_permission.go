@@ -28,6 +28,8 @@ func (c *conversation) permit(ctx context.Context, q acp.RequestPermissionReques
 		return denied(q), nil
 	}
 	n, whole := leaveFor(q, allow)
+	_, always := choose(q.Options, acp.PermissionOptionKindAllowAlways)
+	n.Remember = always && whole
 	asked, decided := api.Question{}, false
 	if whole {
 		asked, decided = c.pending.take(n)
@@ -45,6 +47,20 @@ func (c *conversation) permit(ctx context.Context, q acp.RequestPermissionReques
 		return acp.RequestPermissionResponse{Outcome: acp.NewRequestPermissionOutcomeSelected(allow.OptionId)}, nil
 	}
 	return denied(q), nil
+}
+
+// exactly is a request with the input of the tool as the agent wrote it: the kit
+// rounds large numbers.
+func exactly(q acp.RequestPermissionRequest, params json.RawMessage) acp.RequestPermissionRequest {
+	var of struct {
+		ToolCall struct {
+			RawInput json.RawMessage `json:"rawInput"`
+		} `json:"toolCall"`
+	}
+	if json.Unmarshal(params, &of) == nil && q.ToolCall.RawInput != nil {
+		q.ToolCall.RawInput = of.ToolCall.RawInput
+	}
+	return q
 }
 
 // choose returns the first option that is of the kind, or of the next one.

@@ -81,14 +81,18 @@ func TestASuspendedACPAgentHearsWhatWasDecidedOfTheVerySameRequestAndOfNoOther(t
 		want    string // what the agent hears
 		asked   bool   // whether a person is asked again
 	}{
-		"approved":        {decided(asked, api.QuestionApproved), "session/load one=yes ", false},
-		"denied":          {decided(asked, api.QuestionDenied), "session/load one=no ", false},
-		"expired":         {decided(asked, api.QuestionExpired), "session/load one=no ", false},
-		"another command": {changed(func(q *api.Question) { q.Tool.Input = json.RawMessage(`{"input":{"command":"two","n":7}}`) }), "session/load one=no ", true},
-		"another number":  {changed(func(q *api.Question) { q.Tool.Input = json.RawMessage(`{"input":{"command":"one","n":8}}`) }), "session/load one=no ", true},
-		"another tool":    {changed(func(q *api.Question) { q.Tool.Name = "edit" }), "session/load one=no ", true},
-		"another title":   {changed(func(q *api.Question) { q.Tool.Title = "Run" }), "session/load one=no ", true},
-		"no tool":         {changed(func(q *api.Question) { q.Tool = nil }), "session/load one=no ", true},
+		"approved": {decided(asked, api.QuestionApproved), "session/load one=yes ", false},
+		"denied":   {decided(asked, api.QuestionDenied), "session/load one=no ", false},
+		"expired":  {decided(asked, api.QuestionExpired), "session/load one=no ", false},
+		"another command": {changed(func(q *api.Question) {
+			q.Tool.Input = json.RawMessage(`{"input":{"command":"two","n":12345678901234567}}`)
+		}), "session/load one=no ", true},
+		"another number": {changed(func(q *api.Question) {
+			q.Tool.Input = json.RawMessage(`{"input":{"command":"one","n":12345678901234568}}`)
+		}), "session/load one=no ", true},
+		"another tool":  {changed(func(q *api.Question) { q.Tool.Name = "edit" }), "session/load one=no ", true},
+		"another title": {changed(func(q *api.Question) { q.Tool.Title = "Run" }), "session/load one=no ", true},
+		"no tool":       {changed(func(q *api.Question) { q.Tool = nil }), "session/load one=no ", true},
 	} {
 		output, l := resume(t, exec, acpJob("careful", "one"), state, c.outcome)
 		asked := slices.ContainsFunc(l.all(), func(s string) bool { return strings.HasPrefix(s, "asked ") })

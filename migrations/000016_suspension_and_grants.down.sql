@@ -1,3 +1,5 @@
+DROP TABLE grants;
+ALTER TABLE questions DROP COLUMN remember;
 -- What waits without a lease begins anew.
 UPDATE tasks SET waiting_reason = 'worker-lost', claimable = parked_by = ''
     WHERE status = 'waiting' AND resume IS NOT NULL AND lease_token IS NULL AND waiting_reason IN ('input', 'approval', 'resume');
