@@ -199,6 +199,17 @@ func (c *Client) Skill(ctx context.Context, id string) (Skill, error) {
 	return out, c.get(ctx, "/v1/skills", id, "", nil, &out)
 }
 
+// ExecuteSkill submits a task that uses the skill, and returns it as the server
+// took it. t.SkillID may be left empty.
+func (c *Client) ExecuteSkill(ctx context.Context, id string, t NewTask, opts ...SubmitOption) (Task, error) {
+	path, err := item("/v1/skills", id, "/execute")
+	if err != nil {
+		return Task{}, err
+	}
+	var out Task
+	return out, c.do(ctx, call{method: http.MethodPost, path: path, header: submitHeader(opts), in: t, out: &out})
+}
+
 // PutSkill creates the skill, or replaces its definition.
 func (c *Client) PutSkill(ctx context.Context, id string, d SkillDefinition) (Skill, error) {
 	path, err := item("/v1/skills", id, "")

@@ -70,6 +70,7 @@ type Question struct {
 	SkillID    string          `json:"skillId,omitempty"`
 	Risk       Risk            `json:"risk,omitempty" enum:"low,medium,high"`
 	Remember   bool            `json:"remember,omitempty" doc:"Its approval can be remembered for the very same request."`
+	Budget     *BudgetStanding `json:"budget,omitempty" doc:"The budget that is exceeded, of an approval to raise it: as much may then be used again, from what is used by now."`
 	AskedAt    time.Time       `json:"askedAt"`
 	ExpiresAt  time.Time       `json:"expiresAt"`
 	Status     QuestionStatus  `json:"status" enum:"open,answered,approved,denied,expired,withdrawn"`

@@ -59,6 +59,7 @@ type Schedule struct {
 	Overlap                 Overlap      `json:"overlap" enum:"skip,queue,replace"`
 	StartingDeadlineSeconds int          `json:"startingDeadlineSeconds"`
 	Paused                  bool         `json:"paused"`
+	PausedReason            string       `json:"pausedReason,omitempty" doc:"Why the server has paused it: whoever it belongs to is gone. Change it to take it over."`
 	Task                    NewTask      `json:"task"`
 	ProjectID               string       `json:"projectId,omitempty"`
 	UserID                  string       `json:"userId" doc:"By whose rights its tasks are submitted: whoever made it, or changed more than whether it is paused."`

@@ -6,10 +6,11 @@ import (
 	"net/http"
 )
 
-// CreateSchedule makes a schedule.
-func (c *Client) CreateSchedule(ctx context.Context, n NewSchedule) (Schedule, error) {
+// CreateSchedule makes a schedule. The options are those of a submission: with a
+// key, another call returns the schedule that the first has made.
+func (c *Client) CreateSchedule(ctx context.Context, n NewSchedule, opts ...SubmitOption) (Schedule, error) {
 	var out Schedule
-	return out, c.do(ctx, call{method: http.MethodPost, path: "/v1/schedules", in: n, out: &out, once: true})
+	return out, c.do(ctx, call{method: http.MethodPost, path: "/v1/schedules", header: submitHeader(opts), in: n, out: &out})
 }
 
 // Schedules yields the schedules that the caller sees, newest first. It ends

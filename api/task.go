@@ -60,6 +60,7 @@ type NewTask struct {
 	SilenceSeconds   int               `json:"silenceSeconds,omitempty" minimum:"0" maximum:"604800" doc:"How long the agent may say nothing before the attempt fails. 0 (default): any time."`
 	RetryOn          []string          `json:"retryOn,omitempty" maxItems:"64" doc:"The reasons of failed attempts that are tried again, such as exit:75, signal:9, timeout or silent. Absent: all that may help." example:"[\"exit:75\",\"timeout\"]"`
 	MaxAttempts      int               `json:"maxAttempts,omitempty" minimum:"0" maximum:"100" doc:"How often the task may be tried before it counts as failed. 0 means the default, 1."`
+	Budget           *Budget           `json:"budget,omitempty" doc:"How much the task may use, over all its attempts. Absent: any."`
 	Labels           map[string]string `json:"labels,omitempty" doc:"At most 64 labels; a key has 1 to 256 bytes, a value at most 256." example:"{\"team\":\"platform\"}"`
 	Requires         map[string]string `json:"requires,omitempty" doc:"Labels that a worker must have to be given the task." example:"{\"gpu\":\"true\"}"`
 	Metadata         json.RawMessage   `json:"metadata,omitempty" doc:"Any JSON object, at most 64 KiB. Kept as it is; agents may read it." example:"{\"path\":\".\"}"`
@@ -106,7 +107,9 @@ type Task struct {
 	DeadlineAt       *time.Time        `json:"deadlineAt,omitempty"`
 	SilenceSeconds   int               `json:"silenceSeconds,omitempty"`
 	RetryOn          []string          `json:"retryOn,omitempty"`
-	StatusReason     string            `json:"statusReason,omitempty" doc:"Why the task, or its last attempt, did not succeed: expired, deadline, timeout, silent, worker-lost, released, dependency, denied, failed, or what the executor names, such as exit:75."`
+	Budget           *Budget           `json:"budget,omitempty"`
+	Usage            *Usage            `json:"usage,omitempty" doc:"What its agents have told that they used, over all attempts."`
+	StatusReason     string            `json:"statusReason,omitempty" doc:"Why the task, or its last attempt, did not succeed: expired, deadline, timeout, silent, worker-lost, released, dependency, denied, budget-exceeded, failed, or what the executor names, such as exit:75."`
 	CreatedAt        time.Time         `json:"createdAt"`
 	UpdatedAt        time.Time         `json:"updatedAt"`
 	StartedAt        *time.Time        `json:"startedAt,omitempty"`
@@ -132,9 +135,10 @@ type AttemptList struct {
 
 // PendingReason says why a task that waits for a worker does not run.
 type PendingReason struct {
-	Reason string `json:"reason" enum:"dependency,not-before,limit,no-worker,turn" doc:"turn: others come before, or the workers are busy."`
-	Limit  string `json:"limit,omitempty" doc:"The limit that is reached, as kind:name." example:"project:web"`
+	Reason string `json:"reason" enum:"dependency,not-before,limit,rate,paused,budget,no-worker,turn" doc:"rate: as many tasks of the agent were begun as may be for now. budget: nothing is left of that of its session or project. turn: others come before, or the workers are busy."`
+	Limit  string `json:"limit,omitempty" doc:"The limit that is reached, or whose budget is, as kind:name." example:"project:web"`
 	Ahead  int    `json:"ahead,omitempty" doc:"How many tasks of the project come before, up to 1,000."`
+	Pause  *Pause `json:"pause,omitempty" doc:"With paused: what is, since when and by whom."`
 }
 
 // TaskTree answers GET /v1/tasks/{id}/tree.

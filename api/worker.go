@@ -86,6 +86,16 @@ type HeartbeatAnswer struct {
 	Lost []string `json:"lost" doc:"Lease tokens: stop their work, nothing more can be reported."`
 }
 
+// LeaseState is how a leased task stands, as the worker sees it that was the
+// last to hold it.
+type LeaseState struct {
+	Held          bool          `json:"held" doc:"By the lease that was asked about."`
+	Status        TaskStatus    `json:"status"`
+	WaitingReason WaitingReason `json:"waitingReason,omitempty"`
+	StatusReason  string        `json:"statusReason,omitempty"`
+	LastSeq       int64         `json:"lastSeq" doc:"The number of its newest event."`
+}
+
 // Report is the body of POST /v1/tasks/{id}/reports: what a worker says of the
 // task that it runs: events for whoever watches and, optionally, a change of the
 // task. All of it is kept, or nothing.

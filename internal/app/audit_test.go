@@ -70,7 +70,7 @@ func (in *installation) sealed(file string, entries int) {
 	}
 }
 
-// shows waits until /metrics says all that of the audit log: what is counted
+// shows waits until /metrics says all that of the server: what is counted
 // after something has happened comes after it.
 func (in *installation) shows(wants ...string) {
 	in.t.Helper()
@@ -89,13 +89,13 @@ func (in *installation) shows(wants ...string) {
 			in.t.Fatal(err)
 		}
 		missing := slices.DeleteFunc(slices.Clone(wants), func(want string) bool {
-			return strings.Contains(string(text), "\ncoderclaw_audit_"+want+"\n")
+			return strings.Contains(string(text), "\ncoderclaw_"+want+"\n")
 		})
 		if len(missing) == 0 {
 			return
 		}
 		if time.Now().After(deadline) {
-			in.t.Fatalf("/metrics does not say of the audit log: %v", missing)
+			in.t.Fatalf("/metrics does not say: %v", missing)
 		}
 		select {
 		case <-in.t.Context().Done():
@@ -130,8 +130,8 @@ func TestAuditVerifyFindsWhatWasChangedBehindTheServersBack(t *testing.T) {
 		}
 	}
 	in.shows(
-		"entries 3", "sealed_total 3", "checkpoint_file_entries 3", "checkpoint_file_failures_total 0", "witness_entries 0", "witness_failures_total 0",
-		"recorded_total 0", "lost_total 0", "held_back_total 0", "seal_failures_total 0", "unsealed_age_seconds 0", "tampered 0",
+		"audit_entries 3", "audit_sealed_total 3", "audit_checkpoint_file_entries 3", "audit_checkpoint_file_failures_total 0", "audit_witness_entries 0", "audit_witness_failures_total 0",
+		"audit_recorded_total 0", "audit_lost_total 0", "audit_held_back_total 0", "audit_seal_failures_total 0", "audit_unsealed_age_seconds 0", "audit_tampered 0",
 	)
 	if err := server.stop(t, os.Interrupt); err != nil {
 		t.Fatal(err)

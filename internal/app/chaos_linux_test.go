@@ -115,7 +115,7 @@ func TestEveryTaskEndsOnceWhateverIsKilledOrPaused(t *testing.T) {
 		t.Fatal(err)
 	}
 	const atOnce = 5
-	if _, err := admin.PutLimit(ctx, api.LimitAgent, "busy", api.NewLimit{MaxConcurrentTasks: atOnce}); err != nil {
+	if _, err := admin.PutLimit(ctx, api.LimitAgent, "busy", api.NewLimit{MaxConcurrentTasks: new(atOnce)}); err != nil {
 		t.Fatal(err)
 	}
 	key, err := admin.CreateAPIKey(ctx, api.NewAPIKey{Name: "workers", Worker: &api.WorkerScope{}, ExpiresSeconds: 3600})

@@ -88,6 +88,15 @@ func parseLease(taskID, leaseToken string) (id, token uuid.UUID, err error) {
 	return id, token, nil
 }
 
+func (l localServer) LeaseState(ctx context.Context, taskID, leaseToken string, after int64, waitSeconds int) (api.LeaseState, error) {
+	id, token, err := parseLease(taskID, leaseToken)
+	if err != nil {
+		return api.LeaseState{}, err
+	}
+	st, err := l.tasks.Holding(ctx, task.InProcess, id, token, after, time.Duration(waitSeconds)*time.Second)
+	return httpapi.WireLeaseState(st), forWorker(err)
+}
+
 func (l localServer) Ask(ctx context.Context, taskID, leaseToken string, q api.NewQuestion) (api.Question, error) {
 	id, token, err := parseLease(taskID, leaseToken)
 	if err != nil {
@@ -125,6 +134,19 @@ func (l localServer) Authorize(ctx context.Context, taskID, leaseToken, skillID 
 	}
 	d, err := l.tasks.Authorize(ctx, task.InProcess, id, token, skillID, question, httpapi.NewToolCall(u.Tool))
 	return httpapi.WireSkillDecision(d), forWorker(err)
+}
+
+func (l localServer) Use(ctx context.Context, taskID, leaseToken string, r api.UsageReport) (api.UsageAnswer, error) {
+	id, token, err := parseLease(taskID, leaseToken)
+	if err != nil {
+		return api.UsageAnswer{}, err
+	}
+	used, err := httpapi.NewUsed(r.Usage)
+	if err != nil {
+		return api.UsageAnswer{}, forWorker(err)
+	}
+	held, err := l.tasks.Use(ctx, task.InProcess, id, token, used, r.Final)
+	return httpapi.WireUsageAnswer(held), forWorker(err)
 }
 
 func (l localServer) PutArtifact(ctx context.Context, taskID, leaseToken, name, contentType string, content io.ReadSeeker) error {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/coderclaw/runtime/internal/audit"
 	"github.com/coderclaw/runtime/internal/task"
+	"github.com/coderclaw/runtime/internal/webhook"
 )
 
 // newClaimLatency measures how long tasks wait for a worker.
@@ -22,9 +23,9 @@ func newClaimLatency() prometheus.Histogram {
 	})
 }
 
-func newMetrics(pool *pgxpool.Pool, claims prometheus.Histogram, tasks *task.Service, log *audit.Log) *prometheus.Registry {
+func newMetrics(pool *pgxpool.Pool, claims prometheus.Histogram, tasks *task.Service, webhooks *webhook.Service, log *audit.Log) *prometheus.Registry {
 	m := prometheus.NewRegistry()
-	m.MustRegister(claims, taskCounts{tasks}, auditNumbers{log},
+	m.MustRegister(claims, taskCounts{tasks}, webhookNumbers{webhooks}, auditNumbers{log},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	for name, g := range map[string]struct {
 		help string
@@ -60,6 +61,35 @@ func (c taskCounts) Collect(ch chan<- prometheus.Metric) {
 	for _, st := range task.Statuses {
 		ch <- prometheus.MustNewConstMetric(taskCountsDesc, prometheus.GaugeValue, float64(counts[st]), string(st))
 	}
+}
+
+// webhookNumbers shows how webhooks do.
+type webhookNumbers struct{ webhooks *webhook.Service }
+
+var (
+	webhookAttemptsDesc = prometheus.NewDesc("coderclaw_webhook_attempts_total",
+		"Attempts of this server to send an event, by outcome: delivered, retried (another one follows), dead (given up).", []string{"outcome"}, nil)
+	webhookOldestDesc = prometheus.NewDesc("coderclaw_webhook_oldest_due_seconds", "For how long the delivery that has waited longest could have been sent.", nil, nil)
+)
+
+func (n webhookNumbers) Describe(ch chan<- *prometheus.Desc) {
+	ch <- webhookAttemptsDesc
+	ch <- webhookOldestDesc
+}
+
+func (n webhookNumbers) Collect(ch chan<- prometheus.Metric) {
+	stats := n.webhooks.Stats()
+	for outcome, count := range map[string]int64{"delivered": stats.Delivered, "retried": stats.Retried, "dead": stats.Dead} {
+		ch <- prometheus.MustNewConstMetric(webhookAttemptsDesc, prometheus.CounterValue, float64(count), outcome)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	oldest, err := n.webhooks.OldestDue(ctx)
+	if err != nil {
+		ch <- prometheus.NewInvalidMetric(webhookOldestDesc, err)
+		return
+	}
+	ch <- prometheus.MustNewConstMetric(webhookOldestDesc, prometheus.GaugeValue, oldest.Seconds())
 }
 
 // auditNumbers shows how the audit log is.

@@ -47,6 +47,15 @@ func publicURL(cfg config.Config) string {
 	return scheme + "://" + net.JoinHostPort(host, port)
 }
 
+// agentsURL is how agents reach the server to report by themselves; empty: they
+// cannot.
+func agentsURL(cfg config.Config) string {
+	if network, _, err := config.ParseListen(cfg.Listen); cfg.PublicURL == "" && (err != nil || network == "unix") {
+		return ""
+	}
+	return publicURL(cfg)
+}
+
 // newAuditLog opens the log of decisions, which every commit of an entry pokes.
 func newAuditLog(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, b bus, log *slog.Logger) (*audit.Log, error) {
 	name := "coderclaw"

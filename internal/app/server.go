@@ -31,6 +31,7 @@ import (
 	"github.com/coderclaw/runtime/internal/registry"
 	"github.com/coderclaw/runtime/internal/stream"
 	"github.com/coderclaw/runtime/internal/task"
+	"github.com/coderclaw/runtime/internal/webhook"
 	"github.com/coderclaw/runtime/internal/worker"
 	"github.com/coderclaw/runtime/migrations"
 )
@@ -104,6 +105,7 @@ type server struct {
 	identity  *identity.Service
 	providers *providers
 	tasks     *task.Service
+	webhooks  *webhook.Service
 	http      *httpapi.Server
 	worker    *worker.Worker // nil: tasks are run elsewhere
 	tls       *tls.Config    // nil: plain HTTP
@@ -187,7 +189,10 @@ func newServer(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, log *
 		return nil, err
 	}
 
-	metrics := newMetrics(pool, claims, s.tasks, s.audit)
+	s.webhooks = webhook.NewService(pool, webhook.Options{
+		Access: agents, Recorder: s.audit, Bus: s.bus, Log: log, AllowPrivate: cfg.Webhook.AllowPrivate, Shared: shared,
+	})
+	metrics := newMetrics(pool, claims, s.tasks, s.webhooks, s.audit)
 	latest, err := postgres.Latest(migrations.FS)
 	if err != nil {
 		return nil, err
@@ -197,7 +202,7 @@ func newServer(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, log *
 		hosts = append([]string{}, names...)
 	}
 	s.http, err = httpapi.New(httpapi.Options{
-		Tasks: s.tasks, Workers: s.tasks, Artifacts: s.tasks, Limiter: s.tasks, Registry: agents, Bus: s.bus, Access: access(cfg),
+		Tasks: s.tasks, Workers: s.tasks, Artifacts: s.tasks, Limiter: s.tasks, Budgets: s.tasks, Webhooks: s.webhooks, Registry: agents, Bus: s.bus, Access: access(cfg),
 		Identity: s.identity, Policies: agents, Documents: agents, Recorder: s.audit, Audit: s.audit, PublicURL: publicURL(cfg), Config: runtimeConfig(cfg),
 		Proxies: cfg.TrustedProxies, Hosts: hosts, Origins: cfg.CORSOrigins,
 		Limits:  httpapi.Limits{Principal: cfg.RateLimit, Anonymous: cfg.RateLimitAnonymous, Streams: cfg.MaxStreamsPerPrincipal},
@@ -221,6 +226,7 @@ func newServer(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, log *
 	s.worker = worker.New(worker.Config{
 		ID: id, Server: localServer{s.tasks, agents}, Executors: executors,
 		Capacity: cfg.MaxConcurrentTasks, Grace: cfg.ShutdownGrace, Patience: cfg.Worker.Patience, MaxArtifact: int64(cfg.Artifacts.MaxBytes), Log: log, Version: version,
+		ServerURL: agentsURL(cfg),
 	})
 	return s, nil
 }
@@ -284,6 +290,7 @@ func (s *server) run(ctx context.Context) error {
 	background.Go(func() error { return s.http.Run(engine) })
 	background.Go(func() error { return s.tasks.Run(engine) })
 	background.Go(func() error { return s.tasks.Clean(engine) })
+	background.Go(func() error { return s.webhooks.Run(engine) })
 	background.Go(func() error { return s.identity.Run(engine) })
 	background.Go(func() error { return s.providers.run(engine) })
 	background.Go(func() error { return s.audit.Run(engine) })

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -114,8 +115,17 @@ func newRemoteWorker(ctx context.Context, cfg config.Config, log *slog.Logger) (
 	return worker.New(worker.Config{
 		ID: name, Server: worker.Remote{Client: client}, Executors: executors, Agents: offers, Definitions: definitions,
 		Labels: cfg.Worker.Labels, Capacity: cfg.MaxConcurrentTasks, Grace: cfg.ShutdownGrace, Patience: cfg.Worker.Patience,
-		MaxArtifact: int64(cfg.Artifacts.MaxBytes), Log: log, Version: version,
+		MaxArtifact: int64(cfg.Artifacts.MaxBytes), Log: log, Version: version, ServerURL: cmp.Or(cfg.PublicURL, reachable(cfg.URL)),
 	}), nil
+}
+
+// reachable is the address of a server without a slash at its end, or "" for a
+// Unix socket, which agents elsewhere cannot call.
+func reachable(url string) string {
+	if strings.HasPrefix(url, "unix:") {
+		return ""
+	}
+	return strings.TrimRight(url, "/")
 }
 
 // offered returns the ids of the agents that can be run here, of those that the

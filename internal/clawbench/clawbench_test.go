@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,9 +15,9 @@ import (
 	"github.com/coderclaw/runtime/internal/postgres/pgtest"
 )
 
-// TestMain is the server too: benchmarks start the program that they are in.
+// TestMain is the server and the worker too: benchmarks start the program that they are in.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == "server" {
+	if len(os.Args) > 1 && (os.Args[1] == "server" || os.Args[1] == "worker") {
 		if err := Main(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
@@ -26,55 +27,82 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// figuresOf runs a benchmark, briefly but long enough for a busy machine to
+// resultOf runs a benchmark, briefly but long enough for a busy machine to
 // finish something within the time, and returns what it prints.
-func figuresOf(t *testing.T, args ...string) map[string]any {
+func resultOf(t *testing.T, args ...string) result {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	var out, log bytes.Buffer
-	args = append(args, "--clients", "4", "--duration", "2s", "--json")
+	if !slices.Contains(args, "--clients") {
+		args = append(args, "--clients", "4")
+	}
+	args = append(args, "--duration", "2s", "--json")
 	if err := Main(ctx, args, nil, &out, &log); err != nil {
 		t.Fatalf("clawbench %s: %v\n%s", strings.Join(args, " "), err, log.String())
 	}
-	var figures map[string]any
-	if err := json.Unmarshal(out.Bytes(), &figures); err != nil {
+	var res result
+	if err := json.Unmarshal(out.Bytes(), &res); err != nil {
 		t.Fatalf("clawbench printed %q: %v", out.String(), err)
 	}
-	return figures
+	return res
 }
 
 func TestBenchmarksReportTheirFigures(t *testing.T) {
 	t.Parallel()
-	common := []string{"clients", "throughputPerSecond", "p50Ms", "p99Ms"}
-	compared := append([]string{"baselinePerSecond", "ratio", "baselineP50Ms", "baselineP99Ms"}, common...)
-	streams := append([]string{"streams", "eventP50Ms", "eventP99Ms"}, common...)
 	for _, c := range []struct {
 		args     string
-		positive []string
-		null     []string
+		rows     string
+		ratios   string
+		measures string // positive ones
 	}{
-		{"submit --rounds 2", compared, nil},
-		{"submit --rounds 1 --auto", compared, nil},
-		{"submit --rounds 1 --baseline none", common, []string{"baselinePerSecond", "ratio"}},
-		{"lifecycle --rounds 1", compared, nil},
-		{"streams --streams 20 --events 5", streams, []string{"baselinePerSecond", "ratio"}},
-		{"streams --streams 20 --events 5 --tasks 3", streams, nil},
+		{"submit --rounds 2", "server,pgbench", "server/pgbench", ""},
+		{"submit --rounds 1 --auto", "server,pgbench", "server/pgbench", ""},
+		{"submit --rounds 1 --baseline none --rate 50 --clients 1,2", "server, 1 clients,server, 2 clients", "", ""},
+		{"lifecycle --rounds 1", "server,pgbench", "server/pgbench", ""},
+		{"lifecycle --rounds 1 --manual", "server,pgbench", "server/pgbench", ""},
+		{"lifecycle --rounds 1 --finished 300 --blocked 200 --compare --baseline none", "empty,300 finished,200 blocked", "300 finished/empty,200 blocked/empty", ""},
+		{"submit --rounds 1 --finished 300 --blocked 200 --blocked-by limit --baseline none", "server", "", ""},
+		{"progress --rounds 1 --tasks 20", "server,pgbench", "server/pgbench", ""},
+		{"mixed --tasks 10 --followers 5", "submit,lifecycle,progress,list", "", "eventsDeliveredPerSecond"},
+		{"soak --tasks 10 --followers 5", "submit,lifecycle,progress,list", "",
+			"serverMiBFirst,serverMiBLast,goroutinesFirst,goroutinesLast,bytesPerRowLast,submissionsAcknowledged,completionsAcknowledged"},
+		{"pickup --clients 1", "claimed,first line,completed", "", ""},
+		{"cancel", "processes gone", "", "p95Ms"},
+		{"idle --workers 2", "", "", "workers"},
+		{"streams --streams 20 --events 5", "opening", "", "streams,eventP50Ms,eventP99Ms"},
+		{"streams --streams 20 --events 5 --tasks 3", "opening", "", "streams,eventP50Ms,eventP99Ms"},
+		{"streams --followers 5 --events-per-second 20 --rounds 1", "writers without followers,writers with 5 followers",
+			"writers with 5 followers/writers without followers", "deliveries,deliveryP50Ms,deliveryP99Ms"},
 	} {
 		t.Run(c.args, func(t *testing.T) {
 			t.Parallel()
 			args := append(strings.Fields(c.args), "--database-url", pgtest.EmptyURL(t))
-			figures := figuresOf(t, args...)
-			if figures["benchmark"] != args[0] {
-				t.Errorf("the benchmark is called %v", figures["benchmark"])
+			res := resultOf(t, args...)
+			if res.Benchmark != args[0] || res.Unit == "" || res.Machine == "" {
+				t.Errorf("it is called %q of %q on %q", res.Benchmark, res.Unit, res.Machine)
 			}
-			for _, name := range c.positive {
-				if v, ok := figures[name].(float64); !ok || v <= 0 {
-					t.Errorf("%s is %v", name, figures[name])
+			var rows, ratios []string
+			for _, r := range res.Rows {
+				rows = append(rows, r.Name)
+				if r.PerSecond <= 0 || r.P50 <= 0 || r.P90 < r.P50 || r.P99 < r.P90 || r.P999 < r.P99 {
+					t.Errorf("%s: %+v", r.Name, r.figures)
 				}
 			}
-			for _, name := range c.null {
-				if v, there := figures[name]; !there || v != nil {
+			for _, r := range res.Ratios {
+				ratios = append(ratios, r.Of+"/"+r.To)
+				if r.Throughput <= 0 || r.P99 <= 0 {
+					t.Errorf("ratio %+v", r)
+				}
+			}
+			if got := strings.Join(rows, ","); got != c.rows {
+				t.Errorf("rows %s, want %s", got, c.rows)
+			}
+			if got := strings.Join(ratios, ","); got != c.ratios {
+				t.Errorf("ratios %s, want %s", got, c.ratios)
+			}
+			for _, name := range strings.FieldsFunc(c.measures, func(r rune) bool { return r == ',' }) {
+				if v := res.value(t, name); v <= 0 {
 					t.Errorf("%s is %v", name, v)
 				}
 			}
@@ -82,28 +110,26 @@ func TestBenchmarksReportTheirFigures(t *testing.T) {
 	}
 }
 
-func TestTheBaselineLeavesWhatTheServerLeaves(t *testing.T) {
-	t.Parallel()
-	url := pgtest.EmptyURL(t)
-	figuresOf(t, "lifecycle", "--rounds", "1", "--database-url", url)
+func (r result) value(t *testing.T, measure string) float64 {
+	t.Helper()
+	for _, m := range r.Measures {
+		if m.Name == measure {
+			return m.Value
+		}
+	}
+	t.Errorf("there is no %s in %+v", measure, r.Measures)
+	return 0
+}
+
+// countsOf runs queries that count.
+func countsOf(t *testing.T, url string, queries map[string]query) {
+	t.Helper()
 	pool, err := postgres.Open(t.Context(), url)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer pool.Close()
-	for what, q := range map[string]struct {
-		sql  string
-		want int
-	}{
-		"kinds of tasks": {`SELECT count(DISTINCT (to_jsonb(t) - ARRAY['id', 'created_at', 'updated_at', 'started_at', 'completed_at', 'last_txid', 'tag', 'rank'])
-			- 'metadata' || jsonb_build_object('metadata', t.metadata::text)) FROM tasks t`, 1},
-		"unfinished tasks":    {`SELECT count(*) FROM tasks WHERE completed_at IS NULL OR started_at IS NULL OR last_seq <> 8`, 0},
-		"kinds of events":     {`SELECT count(DISTINCT (seq, type, status, message, progress, data::text)) FROM task_events`, 8},
-		"missing events":      {`SELECT 8 * (SELECT count(*) FROM tasks) - (SELECT count(*) FROM task_events)`, 0},
-		"ids of other kinds":  {`SELECT count(*) FROM tasks WHERE id::text !~ '^.{14}7.{4}[89ab]'`, 0},
-		"misplaced events":    {`SELECT count(*) FROM task_events_default`, 0},
-		"times out of bounds": {`SELECT count(*) FROM tasks WHERE created_at < now() - interval '5 minutes' OR completed_at < started_at`, 0},
-	} {
+	for what, q := range queries {
 		var got int
 		if err := pool.QueryRow(t.Context(), q.sql).Scan(&got); err != nil {
 			t.Fatalf("count %s: %v", what, err)
@@ -114,10 +140,53 @@ func TestTheBaselineLeavesWhatTheServerLeaves(t *testing.T) {
 	}
 }
 
+type query struct {
+	sql  string
+	want int
+}
+
+// kindsOfTasks tells how tasks differ, but in what is each one's own.
+const kindsOfTasks = `SELECT count(DISTINCT (to_jsonb(t) - ARRAY['id', 'created_at', 'updated_at', 'started_at', 'completed_at', 'last_txid', 'tag', 'rank', 'worker_id']
+	- 'metadata' || jsonb_build_object('metadata', t.metadata::text))) FROM tasks t`
+
+func TestTheBaselineLeavesWhatTheServerLeaves(t *testing.T) {
+	t.Parallel()
+	url := pgtest.EmptyURL(t)
+	resultOf(t, "lifecycle", "--manual", "--rounds", "1", "--database-url", url)
+	countsOf(t, url, map[string]query{
+		"kinds of tasks":      {kindsOfTasks, 1},
+		"unfinished tasks":    {`SELECT count(*) FROM tasks WHERE completed_at IS NULL OR started_at IS NULL OR last_seq <> 8`, 0},
+		"kinds of events":     {`SELECT count(DISTINCT (seq, type, status, message, progress, data::text)) FROM task_events`, 8},
+		"missing events":      {`SELECT 8 * (SELECT count(*) FROM tasks) - (SELECT count(*) FROM task_events)`, 0},
+		"ids of other kinds":  {`SELECT count(*) FROM tasks WHERE id::text !~ '^.{14}7.{4}[89ab]'`, 0},
+		"misplaced events":    {`SELECT count(*) FROM task_events_default`, 0},
+		"times out of bounds": {`SELECT count(*) FROM tasks WHERE created_at < now() - interval '5 minutes' OR completed_at < started_at`, 0},
+	})
+}
+
+func TestThePreloadIsWhatTheServerWouldHaveLeft(t *testing.T) {
+	t.Parallel()
+	url := pgtest.EmptyURL(t)
+	resultOf(t, "lifecycle", "--rounds", "1", "--finished", "50", "--baseline", "none", "--database-url", url)
+	const kindsOf = `SELECT count(DISTINCT (seq, type, status, regexp_replace(message, '[0-9]+$', ''), progress, regexp_replace(data::text, '-[0-9]+', '')::jsonb)) FROM task_events`
+	countsOf(t, url, map[string]query{
+		"kinds of tasks":          {kindsOfTasks, 1},
+		"kinds of events":         {kindsOf, 8},
+		"missing events":          {`SELECT 8 * (SELECT count(*) FROM tasks) - (SELECT count(*) FROM task_events)`, 0},
+		"tasks with other audits": {`SELECT count(*) FROM tasks t WHERE (SELECT array_agg(action ORDER BY action) FROM audit_entries WHERE resource_id = t.id::text) <> '{task.claim,task.submit}'`, 0},
+	})
+	url = pgtest.EmptyURL(t)
+	resultOf(t, "submit", "--rounds", "1", "--blocked", "50", "--baseline", "none", "--database-url", url)
+	countsOf(t, url, map[string]query{
+		"blocked tasks":      {`SELECT count(*) FROM tasks WHERE blocked_by = 1 AND NOT claimable AND cardinality(depends_on) = 1`, 50},
+		"their dependencies": {`SELECT count(*) FROM task_dependencies d JOIN tasks t ON t.id = d.task_id AND t.depends_on = ARRAY[d.depends_on_id]`, 50},
+	})
+}
+
 func TestARunOfItsOwnLeavesNothingBehind(t *testing.T) {
 	t.Parallel()
 	dir := openDir(t)
-	figuresOf(t, "submit", "--rounds", "1", "--dir", dir)
+	resultOf(t, "submit", "--rounds", "1", "--dir", dir)
 	mustBeEmpty(t, dir)
 }
 
@@ -190,6 +259,15 @@ func TestNonsenseIsRefusedBeforeAnythingStarts(t *testing.T) {
 		{"submit --duration 0s", "must be positive"},
 		{"lifecycle --rounds 0", "must be positive"},
 		{"submit --baseline mysql", "pgbench or none"},
+		{"submit --rate -1", "must not be negative"},
+		{"submit --finished -1", "must not be negative"},
+		{"submit --compare", "needs --finished or --blocked"},
+		{"submit --blocked-by magic", "dependency or limit"},
+		{"lifecycle --batch 101", "between 1 and 100"},
+		{"progress --tasks 0", "must be positive"},
+		{"mixed --tasks 0", "must be positive"},
+		{"soak --url http://127.0.0.1:1", "kills the server"},
+		{"idle --workers 0", "must be positive"},
 		{"streams --streams 0", "must be positive"},
 		{"streams --streams 2000000000", "open files"},
 		{"submit --url ftp://127.0.0.1", "want http://host:port"},

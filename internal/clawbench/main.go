@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -31,8 +32,13 @@ already; the tasks that it submits stay there.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	b := &bench{out: stdout, log: stderr}
-	root.AddCommand(b.submitCommand(), b.lifecycleCommand(), b.streamsCommand(), serverCommand(stdin, stdout, stderr))
+	for _, command := range []func(*bench) *cobra.Command{
+		(*bench).submitCommand, (*bench).lifecycleCommand, (*bench).progressCommand, (*bench).streamsCommand,
+		(*bench).mixedCommand, (*bench).soakCommand, (*bench).pickupCommand, (*bench).idleCommand, (*bench).cancelCommand,
+	} {
+		root.AddCommand(command(&bench{out: stdout, log: stderr, rounds: 1, baseline: none}))
+	}
+	root.AddCommand(programCommand("server", "serve", stdin, stdout, stderr), programCommand("worker", "worker", stdin, stdout, stderr))
 	root.SetArgs(append([]string{}, args...)) // nil would mean os.Args
 	root.SetOut(stdout)
 	root.SetErr(stderr)
@@ -54,11 +60,17 @@ type bench struct {
 	out io.Writer // the result
 	log io.Writer // how far it is
 
-	clients  int
+	clients  int   // at present
+	counts   []int // of clients, one after the other; nil: only as many
 	duration time.Duration
+	rate     float64
 	rounds   int
 	baseline string
+	peers    string
 	json     bool
+
+	preload preload
+	compare bool
 
 	url      string
 	database string
@@ -67,10 +79,9 @@ type bench struct {
 }
 
 // addFlags adds the flags that all benchmarks have.
-func (b *bench) addFlags(cmd *cobra.Command) {
+func (b *bench) addFlags(cmd *cobra.Command, duration time.Duration) {
 	f := cmd.Flags()
-	f.IntVar(&b.clients, "clients", 64, "how many connect at once, each with one request at a time")
-	f.DurationVar(&b.duration, "duration", 10*time.Second, "how long to measure, after a second of warming up")
+	f.DurationVar(&b.duration, "duration", duration, "how long to measure, after a second of warming up")
 	f.BoolVar(&b.json, "json", false, "print the result as JSON")
 	f.StringVar(&b.url, "url", "", "`address` of a running server to measure; CODERCLAW_TOKEN is its credential")
 	f.StringVar(&b.database, "database-url", "", "`URL` of the PostgreSQL database to use; the tasks stay there")
@@ -78,30 +89,63 @@ func (b *bench) addFlags(cmd *cobra.Command) {
 	f.StringVar(&b.profile, "profile", "", "`directory` for profiles of the server that is started")
 }
 
-// addBaselineFlags adds the flags of benchmarks that have a baseline.
-func (b *bench) addBaselineFlags(cmd *cobra.Command) {
-	cmd.Flags().IntVar(&b.rounds, "rounds", 3, "how often to measure, server and baseline in turns; the medians count")
-	cmd.Flags().StringVar(&b.baseline, "baseline", withPgbench, "what to compare with: pgbench or none")
+// addClientsFlag adds that of benchmarks with one number of clients.
+func (b *bench) addClientsFlag(cmd *cobra.Command, clients int) {
+	cmd.Flags().IntVar(&b.clients, "clients", clients, "how many connect at once, each with one request at a time")
 }
 
-// run measures on a rig that it sets up and takes down.
-func (b *bench) run(ctx context.Context, measure func(context.Context, *rig) (result, error)) (err error) {
-	if b.clients < 1 || b.rounds < 1 || b.duration <= 0 {
+// addLoadFlags adds the flags of benchmarks that measure how much can be done.
+func (b *bench) addLoadFlags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.IntSliceVar(&b.counts, "clients", []int{64}, "how many connect at once, each with one request at a time; several numbers are measured one after the other")
+	f.IntVar(&b.rounds, "rounds", 3, "how often to measure, all that is compared in turns; the medians count")
+	f.StringVar(&b.baseline, "baseline", withPgbench, "what to compare with: pgbench or none")
+	f.Float64Var(&b.rate, "rate", 0, "how many to begin a second, of all clients together, instead of as many as they can")
+	f.IntVar(&b.preload.finished, "finished", 0, "how many finished tasks there are before")
+	f.IntVar(&b.preload.blocked, "blocked", 0, "how many tasks that cannot run yet stand before the others")
+	f.StringVar(&b.preload.by, "blocked-by", byDependency, "what holds them back: "+byDependency+" (a task that is not done) or "+byLimit+" (parked behind one)")
+	f.BoolVar(&b.compare, "compare", false, "measure an empty database in turns with one of --finished and one of --blocked tasks")
+}
+
+func (b *bench) check() error {
+	if slices.Min(append(b.counts, b.mostClients())) < 1 || b.rounds < 1 || b.duration <= 0 {
 		return errors.New("--clients, --rounds and --duration must be positive")
+	}
+	if b.rate < 0 || b.preload.finished < 0 || b.preload.blocked < 0 {
+		return errors.New("--rate, --finished and --blocked must not be negative")
 	}
 	if b.baseline != withPgbench && b.baseline != none {
 		return fmt.Errorf("--baseline %q: want %s or %s", b.baseline, withPgbench, none)
 	}
-	r, err := b.setUp(ctx)
+	if by := b.preload.by; by != "" && by != byDependency && by != byLimit {
+		return fmt.Errorf("--blocked-by %q: want %s or %s", by, byDependency, byLimit)
+	}
+	if b.compare && b.preload.finished+b.preload.blocked == 0 {
+		return errors.New("--compare needs --finished or --blocked")
+	}
+	return nil
+}
+
+// connections is how many PostgreSQL must take.
+func (b *bench) connections() int { return 200 + b.mostClients() }
+
+func (b *bench) mostClients() int { return slices.Max(append(b.counts, b.clients)) }
+
+// run measures on a rig that it sets up and takes down. settings are those of
+// a private PostgreSQL.
+func (b *bench) run(ctx context.Context, name, unit string, settings map[string]string, benchmark func(context.Context, *rig, *result) error) (err error) {
+	if err := b.check(); err != nil {
+		return err
+	}
+	r, err := b.setUp(ctx, settings)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.takeDown(context.WithoutCancel(ctx))) }()
-	res, err := measure(ctx, r)
-	if err != nil {
+	res := &result{Benchmark: name, Unit: unit, Machine: r.describe(ctx), Rows: []row{}, Ratios: []ratio{}, Measures: []measure{}}
+	if err := benchmark(ctx, r, res); err != nil {
 		return r.explain(err)
 	}
-	res.Clients, res.environment = b.clients, r.describe(ctx)
 	return res.print(b.out, b.json)
 }
 

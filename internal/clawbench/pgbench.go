@@ -70,7 +70,7 @@ func withoutPassword(database string) (rest, password string, err error) {
 
 // run runs the script as often as the clients can during the warm-up and the
 // window.
-func (p *pgbench) run(ctx context.Context, s *script, clients int, window time.Duration) ([]sample, error) {
+func (p *pgbench) run(ctx context.Context, s *script, l load) (*tally, error) {
 	dir, err := os.MkdirTemp("", "clawbench-")
 	if err != nil {
 		return nil, err
@@ -83,9 +83,12 @@ func (p *pgbench) run(ctx context.Context, s *script, clients int, window time.D
 	log := filepath.Join(dir, "log")
 	args := []string{
 		"--no-vacuum", "--protocol=prepared", "--file=" + file, "--log", "--log-prefix=" + log,
-		"--client=" + strconv.Itoa(clients), "--jobs=" + strconv.Itoa(min(2, clients)),
-		"--time=" + strconv.Itoa(int(math.Ceil((warmUp + window).Seconds()))),
+		"--client=" + strconv.Itoa(l.clients), "--jobs=" + strconv.Itoa(min(2, l.clients)),
+		"--time=" + strconv.Itoa(int(math.Ceil((warmUp + l.window).Seconds()))),
 		fmt.Sprintf("--define=high=%d", firstHigh(time.Now().UnixMilli())),
+	}
+	if l.rate > 0 {
+		args = append(args, fmt.Sprintf("--rate=%g", l.rate))
 	}
 	for _, v := range s.variables {
 		args = append(args, "--define="+v)
@@ -101,58 +104,62 @@ func (p *pgbench) run(ctx context.Context, s *script, clients int, window time.D
 		const most = 1000
 		return nil, fmt.Errorf("pgbench: %w: %s", err, out[max(0, len(out)-most):])
 	}
-	return readLogs(log)
+	return readLogs(log, l.window)
 }
 
 // readLogs reads what pgbench has logged, a file for each of its threads.
-func readLogs(prefix string) ([]sample, error) {
+func readLogs(prefix string, window time.Duration) (*tally, error) {
 	names, err := filepath.Glob(prefix + ".*")
 	if err != nil {
 		return nil, err
 	}
-	var all []sample
+	var all []transaction
 	for _, name := range names {
 		text, err := os.ReadFile(name)
 		if err != nil {
 			return nil, err
 		}
 		for line := range strings.Lines(string(text)) {
-			s, err := parseLogLine(line)
+			t, err := parseLogLine(line)
 			if err != nil {
 				return nil, err
 			}
-			all = append(all, s)
+			all = append(all, t)
 		}
 	}
 	if len(all) == 0 {
 		return nil, errors.New("pgbench finished no transaction")
 	}
 	began := all[0].end - all[0].took
-	for _, s := range all {
-		began = min(began, s.end-s.took)
+	for _, t := range all {
+		began = min(began, t.end-t.took)
 	}
-	for i := range all {
-		all[i].end -= began
+	counted := newTally(window)
+	for _, t := range all {
+		counted.add(t.end-began, t.took)
 	}
-	return all, nil
+	return counted, nil
 }
+
+// transaction is when one ended, and how long it took.
+type transaction struct{ end, took time.Duration }
 
 // parseLogLine reads "client transaction time script seconds microseconds", of
 // which time is how many microseconds the transaction took and the last two
 // when it ended.
-func parseLogLine(line string) (sample, error) {
+func parseLogLine(line string) (transaction, error) {
 	fields := strings.Fields(line)
 	if len(fields) < 6 {
-		return sample{}, fmt.Errorf("pgbench logged %q", line)
+		return transaction{}, fmt.Errorf("pgbench logged %q", line)
 	}
 	var n [3]int64
 	for i, field := range []string{fields[2], fields[4], fields[5]} {
 		var err error
 		if n[i], err = strconv.ParseInt(field, 10, 64); err != nil {
-			return sample{}, fmt.Errorf("pgbench logged %q", line)
+			return transaction{}, fmt.Errorf("pgbench logged %q", line)
 		}
 	}
-	return sample{
+	return transaction{
 		end:  time.Duration(n[1])*time.Second + time.Duration(n[2])*time.Microsecond,
 		took: time.Duration(n[0]) * time.Microsecond,
 	}, nil

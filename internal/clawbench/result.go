@@ -2,148 +2,73 @@ package clawbench
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"math"
-	"slices"
 	"text/tabwriter"
-	"time"
 )
 
-// sample is one operation: when it ended, counted from the beginning of its
-// round, and how long it took.
-type sample struct{ end, took time.Duration }
-
-// warmUp is how long a round runs before it counts.
-const warmUp = time.Second
-
-// figures are those of one round.
-type figures struct {
-	perSecond float64
-	p50, p99  float64 // milliseconds
-}
-
-// sumUp takes what ended within the window after the warm-up.
-func sumUp(samples []sample, window time.Duration) (figures, error) {
-	var took []time.Duration
-	for _, s := range samples {
-		if s.end >= warmUp && s.end < warmUp+window {
-			took = append(took, s.took)
-		}
-	}
-	if len(took) == 0 {
-		return figures{}, errors.New("nothing ended within the time: measure for longer")
-	}
-	f := percentiles(took)
-	f.perSecond = float64(len(took)) / window.Seconds()
-	return f, nil
-}
-
-// percentiles sorts took, which must not be empty.
-func percentiles(took []time.Duration) (f figures) {
-	slices.Sort(took)
-	at := func(p float64) float64 {
-		rank := int(math.Ceil(p * float64(len(took)))) // the nearest-rank definition
-		return took[rank-1].Seconds() * 1000
-	}
-	f.p50, f.p99 = at(0.50), at(0.99)
-	return f
-}
-
-// round is one round of the server and, if there is a baseline, of that.
-type round struct {
-	server   figures
-	baseline *figures
-}
-
-// result is what a benchmark prints. Figures are medians of the rounds; ratio is
-// the median of the rounds' own ratios, whatever else the machine did meanwhile.
+// result is what a benchmark prints.
 type result struct {
-	Benchmark           string   `json:"benchmark"`
-	Clients             int      `json:"clients"`
-	ThroughputPerSecond float64  `json:"throughputPerSecond"`
-	P50Ms               float64  `json:"p50Ms"`
-	P99Ms               float64  `json:"p99Ms"`
-	BaselinePerSecond   *float64 `json:"baselinePerSecond"`
-	Ratio               *float64 `json:"ratio"`
-	BaselineP50Ms       *float64 `json:"baselineP50Ms,omitempty"`
-	BaselineP99Ms       *float64 `json:"baselineP99Ms,omitempty"`
-	*streamFigures
-
-	unit        string // what is counted
-	environment string
+	Benchmark string    `json:"benchmark"`
+	Machine   string    `json:"machine"`
+	Unit      string    `json:"unit"` // what is counted
+	Rows      []row     `json:"rows"`
+	Ratios    []ratio   `json:"ratios"`
+	Measures  []measure `json:"measures"` // what is no rate
 }
 
-// streamFigures are those that only streams have. Sizes are nil for a server
-// whose memory cannot be seen.
-type streamFigures struct {
-	Streams                   int      `json:"streams"`
-	BytesPerStream            *float64 `json:"bytesPerStream"`
-	BytesPerStreamUncollected *float64 `json:"bytesPerStreamUncollected"` // before a garbage collection
-	EventP50Ms                float64  `json:"eventP50Ms"`
-	EventP99Ms                float64  `json:"eventP99Ms"`
+// row is what was measured of one thing; of rounds, the medians.
+type row struct {
+	Name string `json:"name"`
+	figures
+	Usage *usage `json:"usage"`
 }
 
-// resultOf sums up at least one round.
-func resultOf(benchmark, unit string, rounds []round) result {
-	middle := func(of func(round) float64) float64 {
-		values := make([]float64, len(rounds))
-		for i, r := range rounds {
-			values[i] = of(r)
-		}
-		return rounded(median(values))
-	}
-	res := result{
-		Benchmark: benchmark, unit: unit,
-		ThroughputPerSecond: middle(func(r round) float64 { return r.server.perSecond }),
-		P50Ms:               middle(func(r round) float64 { return r.server.p50 }),
-		P99Ms:               middle(func(r round) float64 { return r.server.p99 }),
-	}
-	if rounds[0].baseline != nil {
-		res.BaselinePerSecond = new(middle(func(r round) float64 { return r.baseline.perSecond }))
-		res.BaselineP50Ms = new(middle(func(r round) float64 { return r.baseline.p50 }))
-		res.BaselineP99Ms = new(middle(func(r round) float64 { return r.baseline.p99 }))
-		res.Ratio = new(middle(round.ratio))
-	}
-	return res
+// ratio is the median of the rounds' own ratios, whatever else the machine did
+// meanwhile.
+type ratio struct {
+	Of         string  `json:"of"`
+	To         string  `json:"to"`
+	Throughput float64 `json:"throughput"`
+	P99        float64 `json:"p99"`
 }
 
-func (r round) ratio() float64 { return r.server.perSecond / r.baseline.perSecond }
-
-// median sorts values.
-func median(values []float64) float64 {
-	slices.Sort(values)
-	n := len(values)
-	return (values[(n-1)/2] + values[n/2]) / 2
+// measure is one figure with a name of its own.
+type measure struct {
+	Name  string  `json:"name"`
+	Value float64 `json:"value"`
+	Unit  string  `json:"unit"`
 }
 
-// rounded leaves out the digits that mean nothing.
-func rounded(v float64) float64 { return math.Round(v*1000) / 1000 }
+func (r *result) note(name string, value float64, unit string) {
+	r.Measures = append(r.Measures, measure{name, rounded(value), unit})
+}
 
-func (r result) print(w io.Writer, asJSON bool) error {
+func (r *result) print(w io.Writer, asJSON bool) error {
 	if asJSON {
 		return json.NewEncoder(w).Encode(r)
 	}
-	fmt.Fprintf(w, "%s, %d clients, %s\n\n", r.Benchmark, r.Clients, r.environment)
+	fmt.Fprintf(w, "%s, %s\n", r.Benchmark, r.Machine)
 	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', tabwriter.AlignRight)
-	fmt.Fprintf(t, "\t%s/s\tp50 ms\tp99 ms\t\n", r.unit)
-	fmt.Fprintf(t, "server\t%.0f\t%.2f\t%.2f\t\n", r.ThroughputPerSecond, r.P50Ms, r.P99Ms)
-	if r.BaselinePerSecond != nil {
-		fmt.Fprintf(t, "pgbench\t%.0f\t%.2f\t%.2f\t\n", *r.BaselinePerSecond, *r.BaselineP50Ms, *r.BaselineP99Ms)
-		fmt.Fprintf(t, "ratio\t%.2f\t\t\t\n", *r.Ratio)
+	if len(r.Rows) > 0 {
+		fmt.Fprintf(t, "\n\t%s/s\tp50 ms\tp90 ms\tp99 ms\tp99.9 ms\tserver cores\tMiB\tPostgreSQL cores\tMiB\ttransactions each\t\n", r.Unit)
 	}
-	if err := t.Flush(); err != nil {
+	for _, row := range r.Rows {
+		fmt.Fprintf(t, "%s\t%.1f\t%.2f\t%.2f\t%.2f\t%.2f\t%s\t\n", row.Name, row.PerSecond, row.P50, row.P90, row.P99, row.P999, row.Usage)
+	}
+	if len(r.Ratios) > 0 {
+		fmt.Fprintf(t, "\nratios\tthroughput\tp99\t\n")
+	}
+	for _, ratio := range r.Ratios {
+		fmt.Fprintf(t, "%s / %s\t%.2f\t%.2f\t\n", ratio.Of, ratio.To, ratio.Throughput, ratio.P99)
+	}
+	if err := t.Flush(); err != nil || len(r.Measures) == 0 {
 		return err
 	}
-	if s := r.streamFigures; s != nil {
-		fmt.Fprintf(w, "\nan event arrives after %.2f ms (p50), %.2f ms (p99), counted from before the request that wrote it\n", s.EventP50Ms, s.EventP99Ms)
-		if s.BytesPerStream == nil {
-			fmt.Fprintf(w, "%d streams; the server's memory cannot be seen from here\n", s.Streams)
-		} else {
-			fmt.Fprintf(w, "%d idle streams hold %.1f KiB of server memory each (%.1f KiB before a garbage collection)\n",
-				s.Streams, *s.BytesPerStream/1024, *s.BytesPerStreamUncollected/1024)
-		}
+	fmt.Fprintf(w, "\n")
+	t = tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
+	for _, m := range r.Measures {
+		fmt.Fprintf(t, "%s\t%g %s\n", m.Name, m.Value, m.Unit)
 	}
-	return nil
+	return t.Flush()
 }

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strconv"
-	"time"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -20,14 +22,21 @@ import (
 // rig is what is measured: a server and the database under it.
 type rig struct {
 	target
+	address  string
 	client   *api.Client
-	database string   // "" where only the server's address is known
-	own      *process // nil for a server that was there before
+	operator *api.Client // an administrator's
+	workers  *worker     // nil until one is registered
+	dir      string      // "" for a server that was there before
+	database string      // "" where only the server's address is known
+	own      *process    // nil for a server that was there before
+	log      string      // of a private PostgreSQL; "" for one that was there before
+	meter    *meter
 	undo     []func(context.Context) error
 }
 
-// setUp starts what the flags do not name.
-func (b *bench) setUp(ctx context.Context) (r *rig, err error) {
+// setUp starts what the flags do not name. settings are those of a private
+// PostgreSQL that are not its own.
+func (b *bench) setUp(ctx context.Context, settings map[string]string) (r *rig, err error) {
 	r = &rig{database: b.database}
 	defer func() {
 		if err != nil {
@@ -36,37 +45,123 @@ func (b *bench) setUp(ctx context.Context) (r *rig, err error) {
 	}()
 	address := b.url
 	if address == "" {
-		dir, err := r.makeDir(b.dir)
-		if err != nil {
+		if err := r.makeDir(b.dir); err != nil {
 			return r, err
 		}
 		if r.database == "" {
-			b.say("starting a private PostgreSQL in %s", dir)
-			if err := r.startPostgres(ctx, dir, b.clients); err != nil {
+			b.say("starting a private PostgreSQL in %s", r.dir)
+			if err := r.startPostgres(ctx, b.connections(), settings); err != nil {
 				return r, err
 			}
 		}
-		r.own, err = startProcess(dir, r.database, b.profile)
-		if err != nil {
-			return r, err
-		}
-		r.undo = append(r.undo, r.own.stop)
-		if address, err = r.own.address(ctx); err != nil {
+		if address, err = r.startServer(ctx, b.profile); err != nil {
 			return r, err
 		}
 	}
+	return r, r.connect(ctx, address)
+}
+
+// beside sets up another server, on a database of its own beside r's, which r's
+// takeDown takes down as well.
+func (r *rig) beside(ctx context.Context, name string) (other *rig, err error) {
+	if r.own == nil {
+		return nil, errors.New("only a server that clawbench starts can have another one beside it")
+	}
+	database, err := r.makeDatabase(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	other = &rig{dir: filepath.Join(r.dir, name), database: database}
+	r.undo = append(r.undo, func(ctx context.Context) error { return other.takeDown(ctx) })
+	if err := os.Mkdir(other.dir, 0o700); err != nil {
+		return nil, err
+	}
+	address, err := other.startServer(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	return other, other.connect(ctx, address)
+}
+
+func (r *rig) startServer(ctx context.Context, profile string) (address string, err error) {
+	if r.own, err = startServer(r.dir, r.database, profile); err != nil {
+		return "", err
+	}
+	r.undo = append(r.undo, r.own.stop)
+	return r.own.address(ctx)
+}
+
+// connect finds the server at an address, and begins to meter what it uses.
+func (r *rig) connect(ctx context.Context, address string) (err error) {
+	r.address = address
 	token := os.Getenv("CODERCLAW_TOKEN")
 	if r.target, err = parseTarget(address, token); err != nil {
-		return r, err
+		return err
 	}
-	r.client, err = api.NewClient(address, api.WithToken(token), api.WithUserAgent("clawbench"))
-	if err != nil {
-		return r, err
+	if r.client, err = newClient(address, token); err != nil {
+		return err
+	}
+	if r.own != nil && token == "" {
+		token = ownToken
+	}
+	if r.operator, err = newClient(address, token); err != nil {
+		return err
 	}
 	if _, err := r.client.Status(ctx); err != nil {
-		return r, fmt.Errorf("the server does not answer: %w", err)
+		return fmt.Errorf("the server does not answer: %w", err)
 	}
-	return r, nil
+	if r.meter, err = newMeter(ctx, r); err != nil {
+		return err
+	}
+	r.undo = append(r.undo, func(ctx context.Context) error {
+		r.meter.close(ctx)
+		return nil
+	})
+	return nil
+}
+
+// makeDatabase makes a database beside r's, which r's takeDown removes, and
+// returns its URL.
+func (r *rig) makeDatabase(ctx context.Context, name string) (string, error) {
+	u, err := url.Parse(r.database)
+	if err != nil {
+		return "", fmt.Errorf("read the database's URL: %w", err)
+	}
+	name = fmt.Sprintf("%s_%d", name, os.Getpid()) // a PostgreSQL that was there before may be shared
+	if err := r.exec(ctx, "CREATE DATABASE "+pgx.Identifier{name}.Sanitize()); err != nil {
+		return "", err
+	}
+	r.undo = append(r.undo, func(ctx context.Context) error {
+		return r.exec(ctx, "DROP DATABASE "+pgx.Identifier{name}.Sanitize()+" WITH (FORCE)")
+	})
+	u.Path = "/" + name
+	return u.String(), nil
+}
+
+func newClient(address, token string) (*api.Client, error) {
+	return api.NewClient(address, api.WithToken(token), api.WithUserAgent("clawbench"))
+}
+
+// query runs a statement on the server's database, on a connection of its own.
+func (r *rig) query(ctx context.Context, run func(*pgx.Conn) error) error {
+	if r.database == "" {
+		return errors.New("the server's database is needed for this: --database-url")
+	}
+	conn, err := pgx.Connect(ctx, r.database)
+	if err != nil {
+		return fmt.Errorf("connect to the database: %w", err)
+	}
+	defer conn.Close(ctx)
+	return run(conn)
+}
+
+func (r *rig) exec(ctx context.Context, statement string, args ...any) error {
+	return r.query(ctx, func(conn *pgx.Conn) error {
+		if _, err := conn.Exec(ctx, statement, args...); err != nil {
+			return fmt.Errorf("%.80s: %w", strings.Join(strings.Fields(statement), " "), err)
+		}
+		return nil
+	})
 }
 
 // takeDown undoes what setUp did, last things first.
@@ -80,7 +175,7 @@ func (r *rig) takeDown(ctx context.Context) error {
 
 // makeDir makes a directory of our own in parent, which PostgreSQL's user can
 // enter.
-func (r *rig) makeDir(parent string) (string, error) {
+func (r *rig) makeDir(parent string) error {
 	mode := os.FileMode(0o700)
 	var err error
 	switch {
@@ -91,33 +186,35 @@ func (r *rig) makeDir(parent string) (string, error) {
 		}
 	case parent == "":
 		if parent, err = os.UserCacheDir(); err != nil {
-			return "", fmt.Errorf("find a cache directory, or use --dir: %w", err)
+			return fmt.Errorf("find a cache directory, or use --dir: %w", err)
 		}
 	}
 	if err := os.MkdirAll(parent, mode); err != nil {
-		return "", err
+		return err
 	}
 	dir, err := os.MkdirTemp(parent, "clawbench-")
 	if err != nil {
-		return "", err
+		return err
 	}
 	r.undo = append(r.undo, func(context.Context) error { return os.RemoveAll(dir) })
-	return dir, os.Chmod(dir, mode)
+	r.dir = dir
+	return os.Chmod(dir, mode)
 }
 
-func (r *rig) startPostgres(ctx context.Context, dir string, clients int) error {
+func (r *rig) startPostgres(ctx context.Context, connections int, settings map[string]string) error {
+	dir := filepath.Join(r.dir, "postgres")
+	// All settings but this are PostgreSQL's own: pgbench connects once per
+	// client, beside the server.
+	all := map[string]string{"max_connections": strconv.Itoa(connections)}
+	maps.Copy(all, settings)
 	cluster, err := embedded.Start(ctx, embedded.Options{
-		Dir: filepath.Join(dir, "postgres"), BinDir: os.Getenv("CODERCLAW_POSTGRES_BIN"),
-		// All settings but this are PostgreSQL's own: pgbench connects once per
-		// client, beside the server.
-		Settings: map[string]string{"max_connections": strconv.Itoa(100 + clients)},
-		Log:      slog.New(slog.DiscardHandler),
+		Dir: dir, BinDir: os.Getenv("CODERCLAW_POSTGRES_BIN"), Settings: all, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		return err
 	}
 	r.undo = append(r.undo, cluster.Stop)
-	r.database = cluster.URL(embedded.Database)
+	r.database, r.log = cluster.URL(embedded.Database), filepath.Join(dir, "postgres.log")
 	return nil
 }
 
@@ -135,15 +232,8 @@ func (r *rig) describe(ctx context.Context) string {
 	if r.database == "" {
 		return machine + " here"
 	}
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
 	var version string
-	conn, err := pgx.Connect(ctx, r.database)
-	if err == nil {
-		defer conn.Close(ctx)
-		err = conn.QueryRow(ctx, "SELECT current_setting('server_version')").Scan(&version)
-	}
-	if err != nil {
+	if err := r.meter.database.QueryRow(ctx, "SELECT current_setting('server_version')").Scan(&version); err != nil {
 		return machine // it was measured; what it is called is not worth failing for
 	}
 	return machine + ", PostgreSQL " + version

@@ -92,8 +92,8 @@ func (s *script) submit(n api.NewTask) {
 		"ARRAY[" + taskID + "]", array(n.Description), array(n.Input), array(n.AgentID), empty, empty, empty,
 		empty, empty, "{NULL}", array("{}"), array(string(n.Dispatch)), "{0}", runAfter, "{0}",
 		"{1}", array("{}"), "{NULL}", "{0}", array("local"), empty, "{0}", "{NULL}", array("{}"), "{}", empty, "{0}", "{NULL}",
-		"{NULL}", "{NULL}", "{0}", array("{}"),
-	}, entry("task.submit", array(`{"roles":["developer"],"trust":"untrusted","local":true,"permission":"task:submit","agentId":"codebase-survey"}`))...)...)
+		"{NULL}", "{NULL}", "{0}", array("{}"), "{NULL}",
+	}, entry("task.submit", array(`{"roles":["developer"],"trust":"untrusted","local":true,"permission":"task:submit","agentId":"`+n.AgentID+`"}`))...)...)
 }
 
 // reachable says from which statuses the steps of a lifecycle lead on, as the
@@ -105,34 +105,60 @@ var reachable = map[api.TaskStatus]string{
 	api.TaskCompleted: "{running}",
 }
 
-// update adds what the server does with p, a change of the task submitted last.
-func (s *script) update(p api.TaskPatch) {
-	var status api.TaskStatus
-	event := "progress"
+// update adds what the server does with p, a change of the task submitted last
+// by its submitter or, without an audit entry, as much as with a worker's report.
+func (s *script) update(p api.TaskPatch, audited bool) {
+	ch := changed{id: taskID, lease: null, message: p.Message, event: "progress", progress: p.Progress, output: p.Output}
 	if p.Status != nil {
-		status, event = *p.Status, "status"
+		ch.status, ch.event = *p.Status, "status"
 	}
-	progress, output := sqlText("ARRAY[NULL]"), any(sqlText("ARRAY[NULL]"))
-	if p.Progress != nil {
-		progress = sqlText(fmt.Sprintf("ARRAY[%d]", *p.Progress))
+	statement, recorded := task.ReportSQL, noEntry()
+	if audited {
+		s.text.WriteString(nextEntry)
+		statement, recorded = task.UpdateSQL, entry("task.update", "{NULL}")
 	}
-	if p.Output != nil {
-		output = array(*p.Output)
-	}
-	empty := array("")
-	s.text.WriteString(nextEntry)
-	if status.Terminal() {
+	if ch.status.Terminal() {
 		s.text.WriteString("\\startpipeline\n")
 	}
-	s.add(task.UpdateSQL, append([]any{
-		"ARRAY[" + taskID + "]", sqlText("ARRAY[NULL]"), array("local"), empty, "{true}", "{false}", array(reachable[status]), array(string(status)),
-		empty, progress, output, sqlText("ARRAY[NULL]"), empty, "{false}", "{false}", "{1}",
-		"{1}", "{1}", array(event), array(p.Message), progress, "{NULL}", strconv.Itoa(task.MaxEvents),
-	}, entry("task.update", "{NULL}")...)...)
-	if status.Terminal() {
+	s.change(statement, ch, recorded)
+	if ch.status.Terminal() {
 		s.add(task.SettleSQL, "ARRAY["+taskID+"]")
 		s.text.WriteString("\\endpipeline\n")
 	}
+}
+
+// report adds what the server does with a report of progress, on one of the
+// tasks from a first to a last number; see pastSQL.
+func (s *script) report(e api.ReportEvent, zero int64, first, last int) {
+	fmt.Fprintf(&s.text, "\\set n random(%d, %d)\n", first, last)
+	id := sqlText(fmt.Sprintf("(lpad(to_hex(%d + :n::bigint), 12, '0') || '7' || substr(md5('t' || :n::bigint), 1, 3) || '8' || substr(md5((:n::bigint)::text), 1, 15))::uuid", zero))
+	s.change(task.ReportSQL, changed{id: id, lease: id, message: e.Message, event: string(e.Type), progress: e.Progress}, noEntry())
+}
+
+// changed is a change with its event.
+type changed struct {
+	id, lease      sqlText
+	status         api.TaskStatus
+	message, event string
+	progress       *int
+	output         *string
+}
+
+func (s *script) change(statement string, ch changed, recorded []any) {
+	progress, output := sqlText("ARRAY[NULL]"), any(sqlText("ARRAY[NULL]"))
+	if ch.progress != nil {
+		progress = sqlText(fmt.Sprintf("ARRAY[%d]", *ch.progress))
+	}
+	if ch.output != nil {
+		output = array(*ch.output)
+	}
+	empty := array("")
+	s.add(statement, append([]any{
+		"ARRAY[" + ch.id + "]", "ARRAY[" + ch.lease + "]", array("local"), empty, "{true}", sqlText(fmt.Sprintf("ARRAY[%t]", ch.lease != null)),
+		array(reachable[ch.status]), array(string(ch.status)),
+		empty, progress, output, sqlText("ARRAY[NULL]"), empty, "{false}", "{false}", "{1}",
+		"{1}", "{1}", array(ch.event), array(ch.message), progress, "{NULL}", strconv.Itoa(task.MaxEvents),
+	}, recorded...)...)
 }
 
 // entry are the arguments for the audit entry of an action on the task.
@@ -143,6 +169,15 @@ func entry(action, details string) []any {
 		"{0}", array("local"), empty, empty, empty, array(action), array("task"), array("allowed"), array("permission"), empty,
 		array("role developer grants task:submit"), array("127.0.0.1"), details,
 	}
+}
+
+// noEntry are the arguments for no audit entry.
+func noEntry() []any {
+	args := entry("", "{}")
+	for i := range args {
+		args[i] = "{}"
+	}
+	return args
 }
 
 // array writes a text as an array of one, in PostgreSQL's way.

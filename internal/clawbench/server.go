@@ -26,12 +26,12 @@ import (
 // that it does not use; it answers with the same line.
 const collect = "collect"
 
-// serverCommand is coderclawd serve under the hand of another process: it ends
-// with its standard input, so that it never outlives that process.
-func serverCommand(stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
+// programCommand is a command of coderclawd under the hand of another process:
+// it ends with its standard input, so that it never outlives that process.
+func programCommand(name, command string, stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
 	var profile string
 	cmd := &cobra.Command{
-		Use: "server", Hidden: true, Args: cobra.NoArgs,
+		Use: name, Hidden: true, Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			ctx, cancel := context.WithCancel(cmd.Context())
 			defer cancel()
@@ -48,7 +48,7 @@ func serverCommand(stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
 					fmt.Fprintf(stderr, "clawbench: %v\n", err)
 				}
 			}()
-			return app.Main(ctx, []string{"serve"}, stderr, stderr)
+			return app.Main(ctx, []string{command}, stderr, stderr)
 		},
 	}
 	cmd.Flags().StringVar(&profile, "profile", "", "")
@@ -102,8 +102,9 @@ func collectGarbage(profile string) error {
 	return errors.Join(pprof.Lookup("heap").WriteTo(file, 0), file.Close())
 }
 
-// process is a server that we have started.
+// process is a server, or a worker, that we have started.
 type process struct {
+	name   string
 	cmd    *exec.Cmd
 	stdin  io.WriteCloser
 	stdout *bufio.Reader
@@ -112,13 +113,14 @@ type process struct {
 	err    error // once exited is closed
 }
 
-// startProcess starts this program again, as a server with its files in dir.
-func startProcess(dir, database, profile string) (*process, error) {
+// startProcess starts this program again, as what a hidden command names, with
+// its files in dir.
+func startProcess(name, dir string, own map[string]string, profile string) (*process, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	p := &process{cmd: exec.Command(self, "server"), dir: dir, exited: make(chan struct{})}
+	p := &process{name: name, cmd: exec.Command(self, name), dir: dir, exited: make(chan struct{})}
 	if profile != "" {
 		if profile, err = filepath.Abs(profile); err != nil {
 			return nil, err
@@ -138,9 +140,9 @@ func startProcess(dir, database, profile string) (*process, error) {
 	if p.stdin, err = p.cmd.StdinPipe(); err != nil {
 		return nil, err
 	}
-	p.cmd.Dir, p.cmd.Env, p.cmd.Stderr = dir, serverEnvironment(dir, database), log
+	p.cmd.Dir, p.cmd.Env, p.cmd.Stderr = dir, environment(own), log
 	if err := p.cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start the server: %w", err)
+		return nil, fmt.Errorf("start the %s: %w", name, err)
 	}
 	go func() {
 		p.err = p.cmd.Wait()
@@ -149,18 +151,32 @@ func startProcess(dir, database, profile string) (*process, error) {
 	return p, nil
 }
 
-// serverEnvironment is ours, except for where things are.
-func serverEnvironment(dir, database string) []string {
+// startServer starts a server on the database that serves no agents itself:
+// workers of ours do.
+func startServer(dir, database, profile string) (*process, error) {
 	own := map[string]string{
-		"CODERCLAW_LISTEN":            "127.0.0.1:0",
-		"CODERCLAW_METRICS_LISTEN":    "",
-		"CODERCLAW_DATABASE_URL":      database,
-		"CODERCLAW_DATABASE_URL_FILE": "",
-		"CODERCLAW_EMBEDDED_POSTGRES": "",
-		"CODERCLAW_CONFIG_DIR":        filepath.Join(dir, "server", "config"),
-		"CODERCLAW_DATA_DIR":          filepath.Join(dir, "server", "data"),
-		"CODERCLAW_WORKSPACE_ROOT":    dir,
+		"CODERCLAW_LISTEN":               "127.0.0.1:0",
+		"CODERCLAW_METRICS_LISTEN":       "",
+		"CODERCLAW_DATABASE_URL":         database,
+		"CODERCLAW_DATABASE_URL_FILE":    "",
+		"CODERCLAW_EMBEDDED_POSTGRES":    "",
+		"CODERCLAW_MAX_CONCURRENT_TASKS": "0",
+		"CODERCLAW_CONFIG_DIR":           filepath.Join(dir, "server", "config"),
+		"CODERCLAW_DATA_DIR":             filepath.Join(dir, "server", "data"),
+		"CODERCLAW_WORKSPACE_ROOT":       dir,
 	}
+	if os.Getenv("CODERCLAW_TOKEN") == "" {
+		own["CODERCLAW_TOKEN"] = ownToken
+	}
+	return startProcess("server", dir, own, profile)
+}
+
+// ownToken is the operator's token of the servers that we start, which listen
+// on this machine alone.
+const ownToken = "clawbench-is-the-operator"
+
+// environment is ours, except for own.
+func environment(own map[string]string) []string {
 	var env []string
 	for _, entry := range os.Environ() {
 		name, _, _ := strings.Cut(entry, "=")
@@ -174,7 +190,9 @@ func serverEnvironment(dir, database string) []string {
 	return env
 }
 
-func (p *process) log() string { return filepath.Join(p.dir, "server.log") }
+func (p *process) pid() int { return p.cmd.Process.Pid }
+
+func (p *process) log() string { return filepath.Join(p.dir, p.name+".log") }
 
 // address returns where the server listens, as soon as it is ready.
 func (p *process) address(ctx context.Context) (string, error) {
@@ -184,12 +202,12 @@ func (p *process) address(ctx context.Context) (string, error) {
 			PID int
 		}
 		text, err := os.ReadFile(filepath.Join(p.dir, "server", "server.json"))
-		if err == nil && json.Unmarshal(text, &said) == nil && said.PID == p.cmd.Process.Pid {
+		if err == nil && json.Unmarshal(text, &said) == nil && said.PID == p.pid() {
 			return said.URL, nil
 		}
 		select {
 		case <-p.exited:
-			return "", fmt.Errorf("the server ended: %s", p.lastWords())
+			return "", fmt.Errorf("the %s ended: %s", p.name, p.lastWords())
 		case <-ctx.Done():
 			return "", ctx.Err()
 		case <-time.After(20 * time.Millisecond):
@@ -206,7 +224,7 @@ func (p *process) ended() bool {
 	}
 }
 
-// lastWords returns the end of the server's log.
+// lastWords returns the end of its log.
 func (p *process) lastWords() string {
 	const most = 2000
 	text, _ := os.ReadFile(p.log()) // without it there is still how it ended
@@ -214,7 +232,7 @@ func (p *process) lastWords() string {
 	return fmt.Sprintf("%v: %s", p.err, text[max(0, len(text)-most):])
 }
 
-// stop ends the server in good order.
+// stop ends it in good order.
 func (p *process) stop(ctx context.Context) error {
 	if p.ended() {
 		return nil // whoever missed it has said so
@@ -225,13 +243,13 @@ func (p *process) stop(ctx context.Context) error {
 	select {
 	case <-p.exited:
 		if p.err != nil {
-			return fmt.Errorf("stop the server: %s", p.lastWords())
+			return fmt.Errorf("stop the %s: %s", p.name, p.lastWords())
 		}
 		return nil
 	case <-ctx.Done():
 		_ = p.cmd.Process.Kill()
 		<-p.exited
-		return errors.New("the server did not stop and was killed")
+		return fmt.Errorf("the %s did not stop and was killed", p.name)
 	}
 }
 
@@ -243,5 +261,14 @@ func (p *process) collectGarbage() error {
 	if _, err := p.stdout.ReadString('\n'); err != nil {
 		return fmt.Errorf("collect garbage: %w", err)
 	}
+	return nil
+}
+
+// kill ends it at once, as a failing machine does.
+func (p *process) kill() error {
+	if err := p.cmd.Process.Kill(); err != nil {
+		return fmt.Errorf("kill the %s: %w", p.name, err)
+	}
+	<-p.exited
 	return nil
 }

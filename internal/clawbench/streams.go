@@ -8,10 +8,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"runtime"
 	"strconv"
-	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -24,6 +23,7 @@ import (
 
 func (b *bench) streamsCommand() *cobra.Command {
 	var streams, tasks, events int
+	var perSecond float64
 	cmd := &cobra.Command{
 		Use:   "streams",
 		Short: "Follow tasks: what an idle stream costs, and how soon an event arrives",
@@ -31,7 +31,10 @@ func (b *bench) streamsCommand() *cobra.Command {
 
 First one follower watches a task that is updated, one event at a time. Then the
 streams are opened, as many at once as there are clients, and left idle for the
-duration; p50 and p99 are of the time from connecting to the first event.`,
+duration; the figures are of the time from connecting to the first event.
+
+With --events-per-second all streams follow one task, to which events are written
+at that rate, in turns with one that nobody follows.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if tasks == 0 {
@@ -43,15 +46,24 @@ duration; p50 and p99 are of the time from connecting to the first event.`,
 			if err := enoughFiles(streams); err != nil {
 				return err
 			}
-			return b.run(cmd.Context(), func(ctx context.Context, r *rig) (result, error) {
-				return b.streams(ctx, r, streams, tasks, events)
+			return b.run(cmd.Context(), "streams", "streams", nil, func(ctx context.Context, r *rig, res *result) error {
+				if perSecond > 0 {
+					res.Unit = "events"
+					return b.deliver(ctx, r, res, streams, perSecond)
+				}
+				return b.streams(ctx, r, res, streams, tasks, events)
 			})
 		},
 	}
-	b.addFlags(cmd)
-	cmd.Flags().IntVar(&streams, "streams", 5000, "how many streams to open")
-	cmd.Flags().IntVar(&tasks, "tasks", 0, "how many tasks they follow (default: each its own)")
-	cmd.Flags().IntVar(&events, "events", 500, "how many events to send to the one follower")
+	b.addFlags(cmd, 10*time.Second)
+	b.addClientsFlag(cmd, 64)
+	f := cmd.Flags()
+	f.IntVar(&streams, "streams", 5000, "how many streams to open")
+	f.IntVar(&streams, "followers", 5000, "the same")
+	f.IntVar(&tasks, "tasks", 0, "how many tasks they follow (default: each its own)")
+	f.IntVar(&events, "events", 500, "how many events to send to the one follower")
+	f.Float64Var(&perSecond, "events-per-second", 0, "write events to one task at this rate, which all streams follow")
+	f.IntVar(&b.rounds, "rounds", 3, "with --events-per-second, how often to measure with and without followers")
 	return cmd
 }
 
@@ -70,56 +82,51 @@ func enoughFiles(streams int) error {
 	return nil
 }
 
-func (b *bench) streams(ctx context.Context, r *rig, streams, tasks, events int) (result, error) {
-	ids, err := submitMany(ctx, r.client, max(tasks, 1))
+func (b *bench) streams(ctx context.Context, r *rig, res *result, streams, tasks, events int) error {
+	ids, err := submitMany(ctx, r.client, tasks)
 	if err != nil {
-		return result{}, err
+		return err
 	}
 	b.say("sending %d events to one follower", events)
-	took, err := r.timeEvents(ctx, ids[0], events)
+	arrivals, err := r.timeEvents(ctx, ids[0], events)
 	if err != nil {
-		return result{}, err
+		return err
 	}
-	event := percentiles(took)
-	res := &streamFigures{Streams: streams, EventP50Ms: rounded(event.p50), EventP99Ms: rounded(event.p99)}
+	res.note("streams", float64(streams), "")
+	res.note("eventP50Ms", arrivals.percentiles().P50, "ms from before the request that writes an event to its follower")
+	res.note("eventP99Ms", arrivals.percentiles().P99, "ms")
 
 	visible := r.own != nil && runtime.GOOS == "linux"
 	var before int64
 	if visible {
 		if before, err = r.own.liveMemory(ctx); err != nil {
-			return result{}, err
+			return err
 		}
 	}
 	b.say("opening %d streams of %d tasks", streams, tasks)
-	f, closeAll, err := r.openStreams(ctx, ids, streams, b.clients)
-	defer func() { _ = closeAll() }() // what is not told below has been told
+	f, end, err := r.openStreams(ctx, ids, streams, b.clients)
+	defer func() { _ = end() }() // what is not told below has been told
 	if err != nil {
-		return result{}, err
+		return err
 	}
 	b.say("leaving them idle for %s", b.duration)
-	select {
-	case <-ctx.Done():
-		return result{}, ctx.Err()
-	case <-time.After(b.duration):
+	if !sleep(ctx, b.duration) {
+		return ctx.Err()
 	}
 	if visible {
-		uncollected, err := r.own.memory()
+		uncollected, err := residentOf(r.own.pid())
 		if err != nil {
-			return result{}, err
+			return err
 		}
 		after, err := r.own.liveMemory(ctx)
 		if err != nil {
-			return result{}, err
+			return err
 		}
-		each := func(bytes int64) *float64 { return new(rounded(float64(bytes-before) / float64(streams))) }
-		res.BytesPerStream, res.BytesPerStreamUncollected = each(after), each(uncollected)
+		res.note("bytesPerStream", float64(after-before)/float64(streams), "bytes of the server's memory")
+		res.note("bytesPerStreamUncollected", float64(uncollected-before)/float64(streams), "bytes, before a garbage collection")
 	}
-	if err := closeAll(); err != nil {
-		return result{}, err
-	}
-	out := resultOf("streams", "streams", []round{{server: f}})
-	out.streamFigures = res
-	return out, nil
+	res.Rows = append(res.Rows, row{Name: "opening", figures: f})
+	return end()
 }
 
 // submitMany returns the ids of n new tasks.
@@ -142,18 +149,19 @@ func submitMany(ctx context.Context, c *api.Client, n int) ([]string, error) {
 	return ids, nil
 }
 
-// timeEvents updates a task and returns how long each event took from the
+// timeEvents updates a task and tells how long each event took from the
 // request that wrote it to a follower: an upper bound of what it took from the
 // commit.
-func (r *rig) timeEvents(ctx context.Context, id string, events int) ([]time.Duration, error) {
+func (r *rig) timeEvents(ctx context.Context, id string, events int) (took timings, err error) {
+	took = newTimings()
 	follower, err := r.follow(ctx, id)
 	if err != nil {
-		return nil, err
+		return took, err
 	}
 	defer follower.close()
 	writer, err := r.dial(ctx)
 	if err != nil {
-		return nil, err
+		return took, err
 	}
 	defer writer.close()
 	type arrival struct {
@@ -170,37 +178,37 @@ func (r *rig) timeEvents(ctx context.Context, id string, events int) ([]time.Dur
 			}
 		}
 	}()
-	took := make([]time.Duration, events)
-	for i := range took {
+	for i := range events {
 		body, err := encode(api.TaskPatch{Progress: new(i % 100), Message: strconv.Itoa(i)})
 		if err != nil {
-			return nil, err
+			return took, err
 		}
 		start := time.Now()
 		if _, err := writer.do(http.MethodPatch, "/v1/tasks/"+id, body); err != nil {
-			return nil, err
+			return took, err
 		}
 		a := <-arrivals
 		if a.err != nil {
-			return nil, a.err
+			return took, a.err
 		}
-		took[i] = a.at.Sub(start)
+		took.add(a.at.Sub(start))
 	}
 	return took, nil
 }
 
-// openStreams opens streams of the tasks in turn, several at once. closeAll ends
+// openStreams opens streams of the tasks in turn, several at once. end ends
 // them; it returns an error if one has ended before. It may be called twice.
-func (r *rig) openStreams(ctx context.Context, ids []string, streams, atOnce int) (f figures, closeAll func() error, err error) {
+func (r *rig) openStreams(ctx context.Context, ids []string, streams, atOnce int) (f figures, end func() error, err error) {
 	// The streams live until they are closed, not until all are open.
 	ctx, cancel := context.WithCancelCause(ctx)
 	var watch errgroup.Group
-	closeAll = func() error {
+	end = func() error {
 		cancel(errStreamsClosed)
 		return watch.Wait()
 	}
 	var next atomic.Int64
-	took := make([]time.Duration, streams)
+	var mu sync.Mutex
+	took := newTimings()
 	began := time.Now()
 	open, _ := errgroup.WithContext(ctx)
 	for range atOnce {
@@ -212,7 +220,9 @@ func (r *rig) openStreams(ctx context.Context, ids []string, streams, atOnce int
 					cancel(err)
 					return err
 				}
-				took[i] = time.Since(start)
+				mu.Lock()
+				took.add(time.Since(start))
+				mu.Unlock()
 				watch.Go(func() error {
 					defer s.close()
 					_, err := io.Copy(io.Discard, s.body) // a comment now and then
@@ -226,12 +236,12 @@ func (r *rig) openStreams(ctx context.Context, ids []string, streams, atOnce int
 		})
 	}
 	if err := open.Wait(); err != nil {
-		return figures{}, closeAll, err
+		return f, end, err
 	}
 	elapsed := time.Since(began)
-	f = percentiles(took)
-	f.perSecond = float64(streams) / elapsed.Seconds()
-	return f, closeAll, nil
+	f = took.percentiles()
+	f.PerSecond = float64(streams) / elapsed.Seconds()
+	return f, end, nil
 }
 
 var errStreamsClosed = errors.New("streams closed")
@@ -240,16 +250,29 @@ var errStreamsClosed = errors.New("streams closed")
 type follower struct {
 	*connection
 	body *bufio.Reader
+	data []byte // of the last event
 }
 
-// follow opens a stream and returns once the snapshot is there.
+// follow opens a stream of a task and returns once the snapshot is there.
 func (r *rig) follow(ctx context.Context, id string) (*follower, error) {
+	f, err := r.openStream(ctx, "/v1/tasks/"+id+"/stream")
+	if err != nil {
+		return nil, err
+	}
+	if err := f.next("snapshot"); err != nil {
+		f.close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// openStream opens any stream.
+func (r *rig) openStream(ctx context.Context, path string) (*follower, error) {
 	c, err := r.dial(ctx)
 	if err != nil {
 		return nil, err
 	}
-	path := "/v1/tasks/" + id + "/stream"
-	if err := c.send(http.MethodGet, path, "text/event-stream", nil); err != nil {
+	if err := c.send(http.MethodGet, path, "Accept: text/event-stream\r\n", nil); err != nil {
 		c.close()
 		return nil, err
 	}
@@ -258,21 +281,25 @@ func (r *rig) follow(ctx context.Context, id string) (*follower, error) {
 		c.close()
 		return nil, err
 	}
-	f := &follower{c, bufio.NewReaderSize(body, 512)}
-	if err := f.next("snapshot"); err != nil {
-		c.close()
-		return nil, err
-	}
-	return f, nil
+	return &follower{connection: c, body: bufio.NewReaderSize(body, 512)}, nil
 }
 
 // next reads up to the end of the next event, which must be of the kind.
 func (f *follower) next(kind string) error {
-	got := ""
+	got, _, err := f.read()
+	if err == nil && got != kind {
+		return fmt.Errorf("a stream sent %s where %s was due", got, kind)
+	}
+	return err
+}
+
+// read returns the kind and the data of the next event, as far as the data fit
+// the buffer. They last until the next call.
+func (f *follower) read() (kind string, data []byte, err error) {
 	for within := false; ; {
 		line, more, err := f.body.ReadLine()
 		if err != nil {
-			return fmt.Errorf("read a stream: %w", err)
+			return "", nil, fmt.Errorf("read a stream: %w", err)
 		}
 		begins := !within
 		within = more
@@ -280,31 +307,15 @@ func (f *follower) next(kind string) error {
 			continue // the rest of a line that is longer than the buffer
 		}
 		if name, ok := bytes.CutPrefix(line, []byte("event: ")); ok {
-			got = string(name)
+			kind = string(name)
 		}
-		if len(line) > 0 || got == "" {
-			continue
+		if text, ok := bytes.CutPrefix(line, []byte("data: ")); ok {
+			f.data = append(f.data[:0], text...)
 		}
-		if got != kind {
-			return fmt.Errorf("a stream sent %s where %s was due", got, kind)
-		}
-		return nil
-	}
-}
-
-// memory returns how many bytes of the server are in memory.
-func (p *process) memory() (int64, error) {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
-	if err != nil {
-		return 0, fmt.Errorf("look at the server's memory: %w", err)
-	}
-	for line := range strings.Lines(string(status)) {
-		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
-			kib, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64)
-			return kib << 10, err
+		if len(line) == 0 && kind != "" {
+			return kind, f.data, nil
 		}
 	}
-	return 0, errors.New("look at the server's memory: the system does not tell")
 }
 
 // liveMemory returns how many bytes of the server are in memory once garbage is
@@ -315,7 +326,7 @@ func (p *process) liveMemory(ctx context.Context) (int64, error) {
 	}
 	last := int64(-1)
 	for {
-		now, err := p.memory()
+		now, err := residentOf(p.pid())
 		if err != nil {
 			return 0, err
 		}
@@ -323,10 +334,8 @@ func (p *process) liveMemory(ctx context.Context) (int64, error) {
 			return now, nil
 		}
 		last = now
-		select {
-		case <-ctx.Done():
+		if !sleep(ctx, 200*time.Millisecond) {
 			return 0, ctx.Err()
-		case <-time.After(200 * time.Millisecond):
 		}
 	}
 }

@@ -51,6 +51,10 @@ func records(name string) map[string]any {
 		AskedAt: hourAgo, ExpiresAt: now.Add(time.Hour), Status: "open", Choices: []api.Choice{{ID: name, Label: name}}}
 	device := api.Device{ID: "d1", UserID: name, Name: name, Trust: "trusted", Thumbprint: "th", CreatedAt: hourAgo}
 	entry := api.AuditEntry{ID: "e1", Time: hourAgo, UserID: name, Action: "task.submit", Result: "denied", ResourceID: name, Layer: "agent", Reason: name}
+	budget := api.ScopeBudget{
+		Kind: api.ProjectBudget, Name: name, Budget: &api.Budget{MaxCost: &api.Cost{Amount: "1.50", Currency: "USD"}, MaxTokens: 900, OnExceeded: api.AskExceeded},
+		Period: "2026-01", Used: &api.Usage{Costs: []api.Cost{{Amount: "0.25", Currency: "EUR"}}, Tokens: 300, ToolCalls: 2}, UpdatedBy: name,
+	}
 	schedule := api.Schedule{
 		ID: "c1", Name: name, Cron: "0 3 * * *", TimeZone: "Europe/Berlin", Overlap: api.OverlapSkip, Task: api.NewTask{Description: name, AgentID: name},
 		UserID: name, NextRuns: []time.Time{now.Add(time.Hour)}, LastRun: &api.ScheduleRun{At: hourAgo, Result: api.RunDenied, Reason: name}, Missed: 3, CreatedAt: hourAgo,
@@ -59,34 +63,58 @@ func records(name string) map[string]any {
 		{ID: "g1", Scope: api.GrantSession, SessionID: "s1", AgentID: name, Text: "Deploy " + name + "?", GrantedBy: name, Uses: 3, ExpiresAt: now.Add(48 * time.Hour)},
 		{ID: "g2", Scope: api.GrantProject, ProjectID: name, AgentID: "b", Text: "x", GrantedBy: "y", ExpiresAt: now.Add(time.Hour)},
 	}
+	hook := api.Webhook{
+		ID: "h1", URL: "https://" + name, AllProjects: true, UserID: name, Description: name, Statuses: []api.TaskStatus{"completed", "failed"}, AgentID: name,
+		Labels: map[string]string{"k": name}, DisabledReason: name, CreatedAt: hourAgo,
+	}
+	attempt := api.WebhookAttempt{At: hourAgo, Status: 500, Error: "answered 500", Response: name, DurationMillis: 12}
+	delivery := api.WebhookDelivery{ID: "evt_1", Type: "task." + name, TaskID: "t1", Seq: 1, Status: api.DeliveryPending, Attempts: 2, QueuedAt: hourAgo, NextAttemptAt: new(now.Add(time.Hour)), LastAttempt: &attempt}
 	return map[string]any{
-		"GET /v1/grants":                api.GrantList{Items: grants},
-		"DELETE /v1/grants/g1":          nil,
-		"GET /v1/schedules":             api.ScheduleList{Items: []api.Schedule{schedule, {ID: "c2", Name: "b", IntervalSeconds: 90, Paused: true}}},
-		"POST /v1/schedules":            schedule,
-		"GET /v1/schedules/c1":          schedule,
-		"PATCH /v1/schedules/c1":        schedule,
-		"DELETE /v1/schedules/c1":       nil,
-		"POST /v1/schedules/c1/trigger": api.Task{ID: "t1", Description: name},
-		"GET /v1/sessions":              api.SessionList{Items: []api.Session{{ID: "s1", UserID: name, Method: name, Address: "::1", CreatedAt: hourAgo, ExpiresAt: now.Add(time.Hour)}}},
-		"DELETE /v1/sessions/s1":        nil,
-		"GET /v1/users":                 api.UserList{Items: []api.User{user}},
-		"POST /v1/users":                user,
-		"PATCH /v1/users/u1":            user,
-		"DELETE /v1/users/u1":           nil,
-		"GET /v1/role-bindings":         api.RoleBindingList{Items: []api.RoleBinding{binding}},
-		"POST /v1/role-bindings":        binding,
-		"DELETE /v1/role-bindings/b1":   nil,
-		"GET /v1/api-keys":              api.APIKeyList{Items: []api.APIKey{key}},
-		"POST /v1/api-keys":             api.CreatedAPIKey{APIKey: key, Key: "ccl_k1_" + name},
-		"DELETE /v1/api-keys/k1":        nil,
-		"GET /v1/workers":               api.WorkerList{Items: []api.Worker{worker}},
-		"DELETE /v1/workers/w1":         nil,
-		"GET /v1/limits":                api.LimitList{Items: []api.Limit{{Kind: api.LimitAgent, Name: name, MaxConcurrentTasks: 2, UpdatedBy: name}}},
-		"PUT /v1/limits/agent":          api.Limit{Kind: api.LimitAgent, MaxConcurrentTasks: 2},
-		"DELETE /v1/limits/agent":       nil,
-		"POST /v1/tasks/t1/retry":       api.Task{ID: "t2", Status: "pending", RetryOf: "t1"},
-		"POST /v1/tasks/cancel":         api.CancelledTasks{Cancelled: 3, Denied: 1},
+		"GET /v1/grants":                              api.GrantList{Items: grants},
+		"DELETE /v1/grants/g1":                        nil,
+		"GET /v1/webhooks":                            api.WebhookList{Items: []api.Webhook{hook, {ID: "h2", URL: "https://b", ProjectID: "web", Enabled: true, FailingSince: &hourAgo}}},
+		"POST /v1/webhooks":                           api.CreatedWebhook{Webhook: hook, Secret: "whsec_" + name},
+		"GET /v1/webhooks/h1":                         hook,
+		"PATCH /v1/webhooks/h1":                       hook,
+		"DELETE /v1/webhooks/h1":                      nil,
+		"POST /v1/webhooks/h1/secret":                 api.WebhookSecret{Secret: "whsec_" + name, FormerUntil: new(now.Add(time.Hour))},
+		"POST /v1/webhooks/h2/test":                   api.WebhookAttempt{Delivered: true, Status: 204, DurationMillis: 12},
+		"GET /v1/webhooks/h1/deliveries":              api.WebhookDeliveryList{Items: []api.WebhookDelivery{delivery}},
+		"POST /v1/webhooks/h1/deliveries/evt_1/retry": delivery,
+		"POST /v1/webhooks/h1/replay":                 api.WebhookReplayed{Queued: 10000, Next: &hourAgo},
+		"GET /v1/schedules":                           api.ScheduleList{Items: []api.Schedule{schedule, {ID: "c2", Name: "b", IntervalSeconds: 90, Paused: true}, {ID: "c3", Name: "c", IntervalSeconds: 90, Paused: true, PausedReason: name}}},
+		"POST /v1/schedules":                          schedule,
+		"GET /v1/schedules/c1":                        schedule,
+		"GET /v1/schedules/c3":                        api.Schedule{ID: "c3", Name: "c", IntervalSeconds: 90, Paused: true, PausedReason: name + " is gone", CreatedAt: hourAgo},
+		"PATCH /v1/schedules/c1":                      schedule,
+		"DELETE /v1/schedules/c1":                     nil,
+		"POST /v1/skills/s1/execute":                  api.Task{ID: "t1", Description: name},
+		"POST /v1/schedules/c1/trigger":               api.Task{ID: "t1", Description: name},
+		"GET /v1/sessions":                            api.SessionList{Items: []api.Session{{ID: "s1", UserID: name, Method: name, Address: "::1", CreatedAt: hourAgo, ExpiresAt: now.Add(time.Hour)}}},
+		"DELETE /v1/sessions/s1":                      nil,
+		"GET /v1/users":                               api.UserList{Items: []api.User{user}},
+		"POST /v1/users":                              user,
+		"PATCH /v1/users/u1":                          user,
+		"DELETE /v1/users/u1":                         nil,
+		"GET /v1/role-bindings":                       api.RoleBindingList{Items: []api.RoleBinding{binding}},
+		"POST /v1/role-bindings":                      binding,
+		"DELETE /v1/role-bindings/b1":                 nil,
+		"GET /v1/api-keys":                            api.APIKeyList{Items: []api.APIKey{key}},
+		"POST /v1/api-keys":                           api.CreatedAPIKey{APIKey: key, Key: "ccl_k1_" + name},
+		"DELETE /v1/api-keys/k1":                      nil,
+		"GET /v1/workers":                             api.WorkerList{Items: []api.Worker{worker}},
+		"DELETE /v1/workers/w1":                       nil,
+		"GET /v1/limits":                              api.LimitList{Items: []api.Limit{{Kind: api.LimitAgent, Name: name, MaxConcurrentTasks: new(2), UpdatedBy: name}}, Pauses: []api.Pause{{Kind: api.PauseSession, Name: name, PausedBy: name, Reason: name}}},
+		"PUT /v1/limits/agent":                        api.Limit{Kind: api.LimitAgent, MaxConcurrentTasks: new(2), Rate: &api.Rate{Tasks: 3, PerSeconds: 60}},
+		"POST /v1/agents/a/pause":                     api.Pause{Kind: api.PauseAgent, Name: name},
+		"POST /v1/sessions/s/resume":                  nil,
+		"DELETE /v1/limits/agent":                     nil,
+		"GET /v1/budgets":                             api.ScopeBudgetList{Items: []api.ScopeBudget{budget}},
+		"GET /v1/budgets/project":                     budget,
+		"PUT /v1/budgets/project":                     budget,
+		"DELETE /v1/budgets/project":                  nil,
+		"POST /v1/tasks/t1/retry":                     api.Task{ID: "t2", Status: "pending", RetryOf: "t1"},
+		"POST /v1/tasks/cancel":                       api.CancelledTasks{Cancelled: 3, Denied: 1},
 		"GET /v1/tasks/t1/tree": api.TaskTree{Items: []api.Task{{ID: "t1", Status: "running", Description: name},
 			{ID: "t2", ParentTaskID: "t1", Status: "failed", Description: name}, {ID: "t3", ParentTaskID: "t1", Status: "pending"}, {ID: "t4", ParentTaskID: "t2", Status: "failed"}}},
 		"GET /v1/approvals":                  api.QuestionList{Items: []api.Question{question}},
@@ -127,8 +155,9 @@ var commands = []struct {
 	args, asks, stdout, stderr string
 }{
 	{"whoami", "GET /v1/me", "Server:  URL\nUser:    bob\nRoles:   bob\nProject: all\nDevice:  untrusted\n", ""},
-	{"schedules list", "GET /v1/schedules", "ID  NAME  WHEN                     NEXT    LAST           PROJECT  USER\n" +
-		"c1  bob   0 3 * * * Europe/Berlin  in 1h   denied 1h ago           bob\nc2  b     every 1m30s              paused\n", ""},
+	{"schedules list", "GET /v1/schedules", "ID  NAME  WHEN                     NEXT                  LAST           PROJECT  USER\n" +
+		"c1  bob   0 3 * * * Europe/Berlin  in 1h                 denied 1h ago           bob\nc2  b     every 1m30s              paused\nc3  c     every 1m30s              paused by the server\n", ""},
+	{"schedules get c3", "GET /v1/schedules/c3", "ID:         c3\nName:       c\nWhen:       every 1m30s\nNext:       paused by the server\nPaused for: bob is gone\nCreated:    2026-11-23T08:00:00Z (1h ago)\n", ""},
 	{"schedules get c1", "GET /v1/schedules/c1", "ID:       c1\nName:     bob\nWhen:     0 3 * * * Europe/Berlin\nOverlap:  skip\nNext:     in 1h\n" +
 		"Next run: 2026-11-23T10:00:00Z (in 1h)\nLast run: denied at 2026-11-23T08:00:00Z (1h ago)\nBecause:  bob\nMissed:   3\nTask:     bob\nAgent:    bob\n" +
 		"As:       bob\nCreated:  2026-11-23T08:00:00Z (1h ago)\n", ""},
@@ -139,6 +168,20 @@ var commands = []struct {
 	{"schedules resume c1", `PATCH /v1/schedules/c1 {"paused":false}`, "c1 in 1h\n", ""},
 	{"schedules trigger c1", "POST /v1/schedules/c1/trigger", "t1\n", ""},
 	{"schedules delete c1", "DELETE /v1/schedules/c1", "c1 deleted\n", ""},
+	{"webhooks list", "GET /v1/webhooks", "ID  TARGET       PROJECT  STATUSES          STATE\nh1  https://bob  all      completed,failed  disabled: bob\nh2  https://b    web      all               failing for 1h\n", ""},
+	{"webhooks get h1", "GET /v1/webhooks/h1", "ID:          h1\nTarget:      https://bob\nState:       disabled: bob\nProject:     all\nStatuses:    completed,failed\n" +
+		"Agent:       bob\nLabels:      k=bob\nDescription: bob\nBy:          bob\nCreated:     2026-11-23T08:00:00Z (1h ago)\n", ""},
+	{"webhooks create https://x --status completed,failed --label k=v --project web", `POST /v1/webhooks {"url":"https://x","projectId":"web","statuses":["completed","failed"],"labels":{"k":"v"}}`,
+		"whsec_bob\n", "This is the secret of webhook h1. It is not shown again.\n"},
+	{"webhooks disable h1", `PATCH /v1/webhooks/h1 {"enabled":false}`, "h1 disabled: bob\n", ""},
+	{"webhooks enable h1", `PATCH /v1/webhooks/h1 {"enabled":true}`, "h1 disabled: bob\n", ""},
+	{"webhooks delete h1", "DELETE /v1/webhooks/h1", "h1 deleted\n", ""},
+	{"webhooks rotate h1 --keep 2h", `POST /v1/webhooks/h1/secret {"keepFormerSeconds":7200}`, "whsec_bob\n", "It is not shown again. The former one signs too until 2026-11-23T10:00:00Z.\n"},
+	{"webhooks test h2", "POST /v1/webhooks/h2/test", "h2 delivered in 12ms: 204\n", ""},
+	{"webhooks deliveries h1 --status dead", "GET /v1/webhooks/h1/deliveries?status=dead",
+		"ID     TYPE      STATUS   ATTEMPTS  AGE  NEXT   LAST\nevt_1  task.bob  pending  2         1h   in 1h  answered 500: bob\n", ""},
+	{"webhooks retry h1 evt_1", "POST /v1/webhooks/h1/deliveries/evt_1/retry", "evt_1 pending\n", ""},
+	{"webhooks replay h1 --since 2h --until 1h", `POST /v1/webhooks/h1/replay {"since":"2026-11-23T07:00:00Z","until":"2026-11-23T08:00:00Z"}`, "10000 queued\n", "There are more: --since 2026-11-23T08:00:00Z\n"},
 	{"sessions list", "GET /v1/sessions", "ID  USER  METHOD  PROJECT  DEVICE  ADDRESS  AGE  STATE\ns1  bob   bob                      ::1      1h   ends in 1h\n", ""},
 	{"sessions revoke s1", "DELETE /v1/sessions/s1", "s1 revoked\n", ""},
 	{"users list", "GET /v1/users", "ID         PROVIDER  STATE   LAST LOGIN  NAME\nlocal:bob  local     active  1h          bob\n", ""},
@@ -161,12 +204,20 @@ var commands = []struct {
 	{"workers list", "GET /v1/workers", "ID  STATE  RUNNING  LAST SEEN  LABELS   AGENTS  PROJECTS  VERSION\nw1  ready  1/4      1h         gpu=bob  bob     any       bob\n", ""},
 	{"workers drain w1", "DELETE /v1/workers/w1", "w1 takes no more tasks\n", ""},
 	{"tasks attempts t1", "GET /v1/tasks/t1/attempts", "ATTEMPT  WORKER  STARTED              ENDED                OUTCOME  REASON\n1        bob     2026-11-23 08:00:00  2026-11-23 08:00:00  failed   bob\n2        w       2026-11-23 08:00:00\n", ""},
-	{"limits list", "GET /v1/limits", "KIND   OF   RUNNING AT MOST  BY\nagent  bob  2                bob\n", ""},
-	{"limits set agent 2", `PUT /v1/limits/agent {"maxConcurrentTasks":2}`, "each agent: 2\n", ""},
+	{"limits list", "GET /v1/limits", "KIND     OF   AT MOST    BY   BECAUSE\nagent    bob  2 at once  bob\nsession  bob  paused     bob  bob\n", ""},
+	{"limits set agent 2 --of a --rate 3 --per 1m", `PUT /v1/limits/agent?name=a {"maxConcurrentTasks":2,"rate":{"tasks":3,"perSeconds":60}}`, "each agent: 2 at once, 3 in 1m0s\n", ""},
+	{"limits set agent --rate 3", `PUT /v1/limits/agent {"rate":{"tasks":3,"perSeconds":1}}`, "each agent: 2 at once, 3 in 1m0s\n", ""},
+	{"agents pause a --reason r", `POST /v1/agents/a/pause {"reason":"r"}`, "bob paused\n", ""},
+	{"sessions resume s", `POST /v1/sessions/s/resume`, "s goes on\n", ""},
 	{"limits delete agent --of a", "DELETE /v1/limits/agent?name=a", "agent a: no limit\n", ""},
+	{"budgets list", "GET /v1/budgets", "KIND     OF   MOST                  USED                                PERIOD   THEN      BY\nproject  bob  1.50 USD, 900 tokens  0.25 EUR, 300 tokens, 2 tool calls  2026-01  approval  bob\n", ""},
+	{"budgets show project --of shop", "GET /v1/budgets/project?name=shop", "Of:     project bob\nMost:   1.50 USD, 900 tokens\nUsed:   0.25 EUR, 300 tokens, 2 tool calls\nPeriod: 2026-01\nThen:   approval\nBy:     bob\n", ""},
+	{"budgets set project --of shop --max-cost 1.50EUR --max-tool-calls 7 --on-exceeded approval", `PUT /v1/budgets/project?name=shop {"maxCost":{"amount":"1.50","currency":"EUR"},"maxToolCalls":7,"onExceeded":"approval"}`, "Of:     project bob\nMost:   1.50 USD, 900 tokens\nUsed:   0.25 EUR, 300 tokens, 2 tool calls\nPeriod: 2026-01\nThen:   approval\nBy:     bob\n", ""},
+	{"budgets delete project --of shop", "DELETE /v1/budgets/project?name=shop", "project shop: no budget\n", ""},
 	{"artifacts list t1", "GET /v1/tasks/t1/artifacts", "NAME  SIZE      TYPE  AGE  BY\nbob   1023 B    bob   1h   bob\nbig   64.0 MiB  a/b   1h   x\n", ""},
 	{"artifacts put t1 - --name x.html", "PUT /v1/tasks/t1/artifacts/x.html hush", "bob: 5 B\n", ""},
 	{"artifacts delete t1 a", "DELETE /v1/tasks/t1/artifacts/a", "a deleted\n", ""},
+	{"skills execute s1 review --agent a --label k=v", `POST /v1/skills/s1/execute {"description":"review","input":"review","agentId":"a","labels":{"k":"v"}}`, "t1\n", ""},
 	{"retry t1 --idempotency-key k", "POST /v1/tasks/t1/retry", "t2\n", ""},
 	{"tasks cancel --label k=v --status pending", "POST /v1/tasks/cancel?label=k%3Dv&status=pending", "3 cancelled\n", "1 may not be cancelled by you.\n"},
 	{"tasks tree t1", "GET /v1/tasks/t1/tree", "t1 running bob\n  t2 failed bob\n    t4 failed \n  t3 pending \n", ""},
@@ -295,10 +346,18 @@ func TestWrongUsageOfAccessCommandsSendsNothing(t *testing.T) {
 		{"users create", "this takes one argument, the name to log in with; there are 0"},
 		{"bindings grant ci", "needs one of --user and --group"},
 		{"bindings grant ci --user a --group b", "needs one of --user and --group"},
+		{"skills execute", "this takes the id of a skill"},
 		{"schedules create", "this takes a name and a description"},
 		{"schedules create x y", "either --cron or --every"},
 		{"schedules create x y --every 1h --cron x", "either --cron or --every"},
 		{"schedules create x y --every 1h --overlap both", "want skip, queue, replace"},
+		{"webhooks create", "the URL; there are 0"},
+		{"webhooks update h1", "this needs what to change"},
+		{"webhooks update h1 --label x", `--label "x": want key=value`},
+		{"webhooks deliveries h1 --status lost", "want pending, delivered, dead"},
+		{"webhooks retry h1", "the id of a webhook and those of its deliveries"},
+		{"webhooks replay h1", "--since:"},
+		{"webhooks verify", "this needs --secret-file"},
 		{"keys create x --expires never", "want a duration such as 90m, 12h or 30d"},
 		{"device verify", "needs the --code that an administrator has given you"},
 		{"device trust d1 --level full", "want untrusted, verified, trusted"},
@@ -361,6 +420,42 @@ func TestPoliciesAreTestedWithoutAServer(t *testing.T) {
 	}
 	wrong := write("wrong.yaml", "allowedRole: [x]\n")
 	if got := in.run(t, "policy", "test", "-f", good, "--org", wrong); got.code != exitFailed || !strings.Contains(got.stderr, wrong+":1:1: ") {
+		t.Errorf("got %+v", got)
+	}
+}
+
+func TestSignaturesOfWebhooksAreVerifiedWithoutAServer(t *testing.T) {
+	t.Parallel()
+	const secret, body = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", `{"type":"task.completed"}`
+	file := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(file, []byte(secret+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	at := time.Now()
+	signature, err := api.SignWebhook(secret, "evt_1", at, []byte(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, asked := office(nil)
+	in := serve(t, h)
+	args := []string{"webhooks", "verify", "--secret-file", file, "--id", "evt_1", "--timestamp", fmt.Sprint(at.Unix()), "--signature", signature}
+	in.stdin = body
+	if got, want := in.run(t, args...), (result{exitOK, "The signature is good.\n", ""}); got != want {
+		t.Errorf("got %+v", got)
+	}
+	in.stdin = body + " "
+	if got := in.run(t, args...); got.code != exitFailed || !strings.Contains(got.stderr, "no signature of the webhook is by this secret") || strings.Contains(got.stderr, secret) {
+		t.Errorf("got %+v", got)
+	}
+	if asked() != "" {
+		t.Errorf("the server was asked %s", asked())
+	}
+}
+
+func TestAPingThatFailsIsAFailure(t *testing.T) {
+	t.Parallel()
+	h, _ := office(map[string]any{"POST /v1/webhooks/h1/test": api.WebhookAttempt{Status: 500, Error: "answered 500", Response: evil}})
+	if got, want := serve(t, h).run(t, "webhooks", "test", "h1"), (result{exitFailed, "", "clawctl: webhook h1: answered 500: " + tame + "\n"}); got != want {
 		t.Errorf("got %+v", got)
 	}
 }

@@ -66,6 +66,8 @@ func when(s api.Schedule) string {
 
 func (c *cli) nextRun(s api.Schedule) string {
 	switch {
+	case s.PausedReason != "":
+		return "paused by the server"
 	case s.Paused:
 		return "paused"
 	case len(s.NextRuns) == 0:
@@ -83,7 +85,7 @@ func (c *cli) lastRun(s api.Schedule) string {
 
 func (c *cli) schedule(s api.Schedule) {
 	pairs := [][2]string{
-		{"ID", s.ID}, {"Name", s.Name}, {"When", when(s)}, {"Overlap", string(s.Overlap)}, {"Next", c.nextRun(s)},
+		{"ID", s.ID}, {"Name", s.Name}, {"When", when(s)}, {"Overlap", string(s.Overlap)}, {"Next", c.nextRun(s)}, {"Paused for", s.PausedReason},
 	}
 	for _, at := range s.NextRuns {
 		pairs = append(pairs, [2]string{"Next run", c.moment(at)})
@@ -131,7 +133,11 @@ Its tasks are submitted in your name, by the rights that you have by then.`,
 			if err != nil {
 				return err
 			}
-			s, err := client.CreateSchedule(cmd.Context(), n)
+			var opts []api.SubmitOption
+			if f.key != "" {
+				opts = append(opts, api.WithIdempotencyKey(f.key))
+			}
+			s, err := client.CreateSchedule(cmd.Context(), n, opts...)
 			if err != nil {
 				return err
 			}
@@ -150,6 +156,7 @@ Its tasks are submitted in your name, by the rights that you have by then.`,
 	flags.Var(&overlap, "overlap", "what becomes of a run while the one before has not ended: "+strings.Join(overlap.of, ", "))
 	flags.Var(&late, "starting-deadline", "how late a run may begin when no server was there in time (default 1h)")
 	flags.BoolVar(&n.Paused, "paused", false, "do not run it yet")
+	flags.StringVar(&f.key, "idempotency-key", "", "a `key` of your own: makes one schedule, however often it is given")
 	f.register(cmd)
 	completeFlag(cmd, "overlap", overlap.of...)
 	return cmd

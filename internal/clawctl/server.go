@@ -133,7 +133,9 @@ func (c *cli) agentsCommand() *cobra.Command {
 			c.block("System prompt", a.SystemPrompt)
 		})
 	}
-	return c.registryCommand("agents", "agent", "See who can be asked to run a task", list, get)
+	cmd := c.registryCommand("agents", "agent", "See who can be asked to run a task", list, get)
+	cmd.AddCommand(c.pauseCommands(api.PauseAgent)...)
+	return cmd
 }
 
 func (c *cli) skillsCommand() *cobra.Command {
@@ -170,7 +172,9 @@ func (c *cli) skillsCommand() *cobra.Command {
 			})
 		})
 	}
-	return c.registryCommand("skills", "skill", "See what agents may do beyond answering", list, get)
+	cmd := c.registryCommand("skills", "skill", "See what agents may do beyond answering", list, get)
+	cmd.AddCommand(c.skillsExecuteCommand())
+	return cmd
 }
 
 // registryCommand is a command that lists, as its subcommand "list" does, and

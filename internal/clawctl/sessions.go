@@ -106,7 +106,7 @@ func (c *cli) sessionsCommand() *cobra.Command {
 		}
 		return c.print(revoked{id}, func() { c.out.printf("%s revoked\n", cleanLine(id)) })
 	})
-	return group("sessions", "See and end sessions", list, revoke)
+	return group("sessions", "See, pause and end sessions", append(c.pauseCommands(api.PauseSession), list, revoke)...)
 }
 
 func (c *cli) sessionState(s api.Session) string {

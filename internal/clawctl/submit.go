@@ -25,6 +25,7 @@ type submitFlags struct {
 	input     string
 	inputFile string
 	thinking  choice
+	budget    budgetFlags
 	labels    []string
 	requires  []string
 	metadata  string
@@ -57,8 +58,40 @@ first line of the input stands for it.`,
 			}
 			return nil
 		},
-		RunE: func(cmd *cobra.Command, args []string) error { return c.submit(cmd, args, f) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.submit(cmd, args, f, (*api.Client).SubmitTask)
+		},
 	}
+	f.registerOnce(cmd)
+	return cmd
+}
+
+func (c *cli) skillsExecuteCommand() *cobra.Command {
+	f := newSubmitFlags()
+	cmd := &cobra.Command{
+		Use:   "execute ID [DESCRIPTION]",
+		Short: "Submit a task that uses a skill",
+		Long: `Submit a task that uses a skill and print its id, or, with --watch, follow it and
+print its output. It takes the permission skill:execute instead of task:submit.`,
+		Example: `  clawctl skills execute run-tests "Run the tests of the billing module" --watch`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) < 1 || len(args) > 2 {
+				return usagef("this takes the id of a skill and a description, which you put in quotes")
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.submit(cmd, args[1:], f, func(client *api.Client, ctx context.Context, t api.NewTask, opts ...api.SubmitOption) (api.Task, error) {
+				return client.ExecuteSkill(ctx, args[0], t, opts...)
+			})
+		},
+	}
+	f.registerOnce(cmd)
+	return cmd
+}
+
+// registerOnce adds the flags of a task that is submitted once.
+func (f *submitFlags) registerOnce(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	f.register(cmd)
 	flags.StringVar(&f.task.ParentTaskID, "parent", "", "`id` of the task that this one is a part of")
@@ -66,11 +99,10 @@ first line of the input stands for it.`,
 	flags.StringVar(&f.runAfter, "run-after", "", "not before then: a `time` (2026-01-31T18:00:00Z) or a duration from now (8h)")
 	flags.StringVar(&f.key, "idempotency-key", "", "a `key` of your own: submits once, however often it is given")
 	flags.BoolVarP(&f.watch, "watch", "w", false, "follow the task to its end, then print its output")
-	return cmd
 }
 
 func newSubmitFlags() *submitFlags {
-	return &submitFlags{thinking: choice{of: []string{"off", "minimal", "low", "medium", "high"}}}
+	return &submitFlags{budget: newBudgetFlags(), thinking: choice{of: []string{"off", "minimal", "low", "medium", "high"}}}
 }
 
 // register adds the flags that say what a task is.
@@ -96,11 +128,14 @@ func (f *submitFlags) register(cmd *cobra.Command) {
 	flags.StringVar(&f.deadline, "deadline", "", "fail if it has not ended by then: a `time` or a duration from now")
 	flags.DurationVar(&f.silence, "silence", 0, "how long the agent may say nothing (default any time)")
 	flags.StringSliceVar(&f.task.RetryOn, "retry-on", nil, "the only `reasons` of failures that are tried again, such as exit:75 or timeout")
+	f.budget.register(flags)
 	flags.BoolVar(&f.manual, "manual", false, "nobody runs it: the submitter reports on it")
 	completeFlag(cmd, "thinking", f.thinking.of...)
+	completeFlag(cmd, "on-exceeded", f.budget.then.of...)
 }
 
-func (c *cli) submit(cmd *cobra.Command, args []string, f *submitFlags) error {
+// submit submits what the flags say by the call, and tells of it.
+func (c *cli) submit(cmd *cobra.Command, args []string, f *submitFlags, call func(*api.Client, context.Context, api.NewTask, ...api.SubmitOption) (api.Task, error)) error {
 	if err := c.complete(&f.task, args, f); err != nil {
 		return err
 	}
@@ -112,7 +147,7 @@ func (c *cli) submit(cmd *cobra.Command, args []string, f *submitFlags) error {
 	if f.key != "" {
 		opts = append(opts, api.WithIdempotencyKey(f.key))
 	}
-	task, err := client.SubmitTask(cmd.Context(), f.task, opts...)
+	task, err := call(client, cmd.Context(), f.task, opts...)
 	if err != nil {
 		return err
 	}
@@ -153,6 +188,9 @@ func (c *cli) complete(t *api.NewTask, args []string, f *submitFlags) (err error
 		t.Input = t.Description
 	}
 	t.Thinking = api.Thinking(f.thinking.value)
+	if t.Budget, err = f.budget.budget(); err != nil {
+		return err
+	}
 	if t.Requires, err = parseLabels(f.requires); err != nil {
 		return err
 	}

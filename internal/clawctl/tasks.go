@@ -169,6 +169,7 @@ func (c *cli) taskDetails(t api.Task) {
 		{"Task", t.ID}, {"Description", t.Description}, {"Status", status}, {"Agent", t.AgentID}, {"Skill", t.SkillID},
 		{"Model", t.Model}, {"Thinking", string(t.Thinking)}, {"Session", t.SessionID}, {"Project", t.ProjectID}, {"Submitted by", t.UserID},
 		{"Parent", t.ParentTaskID}, {"Retry of", t.RetryOf}, {"Retried by", t.RetriedBy}, {"Depends on", strings.Join(t.DependsOn, ", ")}, {"Labels", labelText(t.Labels)}, {"Requires", labelText(t.Requires)}, {"Metadata", string(t.Metadata)},
+		{"Budget", mostText(t.Budget)}, {"Used", usageText(t.Usage)},
 	}
 	if t.Dispatch == api.DispatchManual {
 		pairs = append(pairs, [2]string{"Dispatch", string(t.Dispatch)})
@@ -280,8 +281,16 @@ func pendingText(p api.PendingReason) string {
 		return "waits for tasks that it depends on"
 	case "not-before":
 		return "its time has not come"
+	case "budget":
+		return "the budget of " + p.Limit + " is used up"
 	case "limit":
 		return "the limit " + p.Limit + " is reached"
+	case "rate":
+		return "as many tasks of its agent were begun as may be for now"
+	case "paused":
+		if p.Pause != nil {
+			return strings.TrimSuffix(fmt.Sprintf("%s %s is paused by %s: %s", p.Pause.Kind, p.Pause.Name, p.Pause.PausedBy, p.Pause.Reason), ": ")
+		}
 	case "no-worker":
 		return "no worker is there that could run it"
 	}

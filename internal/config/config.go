@@ -144,6 +144,8 @@ type Config struct {
 
 	// The files that tasks leave behind.
 	Artifacts Artifacts
+	// What is told to others.
+	Webhook Webhook
 	// CODERCLAW_RETENTION: how long tasks are kept after they ended, at least an
 	// hour, with their events and artifacts: days such as 30d, or a duration.
 	// They go by whole weeks. Default: 0, for ever.
@@ -215,6 +217,14 @@ type Artifacts struct {
 	MaxTaskBytes int `split_words:"true"`
 	// Where they are kept. Without an endpoint it is the database.
 	S3 S3
+}
+
+// Webhook says where status changes of tasks may be posted to.
+type Webhook struct {
+	// CODERCLAW_WEBHOOK_ALLOW_PRIVATE: also to private networks and this machine,
+	// on any port and without TLS, and not to public addresses on port 443 alone.
+	// Default: false.
+	AllowPrivate bool `split_words:"true"`
 }
 
 // S3 is a bucket of an S3-compatible service.
@@ -352,6 +362,9 @@ func (c Config) Insecure() []string {
 	}
 	if c.LLM.APIKey.Reveal() != "" && sendsInClear(c.LLM.BaseURL) {
 		found = append(found, "CODERCLAW_LLM_BASE_URL is plain http to another machine: CODERCLAW_LLM_API_KEY and all prompts travel unencrypted")
+	}
+	if c.Webhook.AllowPrivate {
+		found = append(found, "CODERCLAW_WEBHOOK_ALLOW_PRIVATE is set: whoever may make webhooks has the server post to private networks and this machine")
 	}
 	if sendsInClear(c.Artifacts.S3.Endpoint) {
 		found = append(found, "CODERCLAW_ARTIFACTS_S3_ENDPOINT is plain http to another machine: artifacts travel unencrypted")

@@ -22,13 +22,13 @@ type Asking interface {
 
 func (s *Server) registerAsking() {
 	handle(s, operation{
-		id: "askQuestion", action: "task.ask", method: http.MethodPost, path: "/v1/tasks/{id}/questions", permission: policy.Work, tag: "People",
+		id: "askQuestion", action: "task.ask", method: http.MethodPost, path: "/v1/tasks/{id}/questions", permission: policy.Work, agents: true, tag: "People",
 		summary: "Put a question to people, for a leased task",
 		detail:  "The task waits until all its questions have an outcome. Asking again with the same id changes nothing.",
 		errors:  []int{http.StatusConflict, http.StatusUnprocessableEntity},
 	}, s.askQuestion)
 	handle(s, operation{
-		id: "getQuestion", action: "task.ask", method: http.MethodGet, path: "/v1/tasks/{id}/questions/{questionId}", permission: policy.Work, tag: "People", wait: maxWait,
+		id: "getQuestion", action: "task.ask", method: http.MethodGet, path: "/v1/tasks/{id}/questions/{questionId}", permission: policy.Work, agents: true, tag: "People", wait: maxWait,
 		summary: "Wait for what becomes of a question, for a leased task",
 		detail:  "Answers as soon as the question is open no more, else after waitSeconds.",
 		errors:  []int{http.StatusNotFound, http.StatusConflict, http.StatusUnprocessableEntity},
@@ -47,11 +47,11 @@ type LeasedInput struct {
 	LeaseInput
 }
 
-func (in *LeasedInput) parse() (id, lease uuid.UUID, err error) {
+func (in *LeasedInput) parse(c policy.Caller) (id, lease uuid.UUID, err error) {
 	if id, err = parseID(in.ID, "path.id"); err != nil {
 		return id, lease, err
 	}
-	lease, err = in.required()
+	lease, err = in.required(c)
 	return id, lease, err
 }
 
@@ -59,7 +59,7 @@ func (s *Server) askQuestion(ctx context.Context, c policy.Caller, in *struct {
 	LeasedInput
 	Body api.NewQuestion
 }) (*struct{ Body api.Question }, error) {
-	id, lease, err := in.parse()
+	id, lease, err := in.parse(c)
 	if err != nil {
 		return nil, err
 	}
@@ -76,7 +76,7 @@ func (s *Server) getQuestion(ctx context.Context, c policy.Caller, in *struct {
 	QuestionID  string `path:"questionId" format:"uuid"`
 	WaitSeconds int    `query:"waitSeconds" minimum:"0" maximum:"60" doc:"How long to wait while the question is open."`
 }) (*struct{ Body api.Question }, error) {
-	id, lease, err := in.parse()
+	id, lease, err := in.parse(c)
 	if err != nil {
 		return nil, err
 	}
@@ -95,7 +95,7 @@ func (s *Server) authorizeSkill(ctx context.Context, c policy.Caller, in *struct
 	SkillID string `path:"skillId" maxLength:"128"`
 	Body    api.SkillUse
 }) (*struct{ Body api.SkillDecision }, error) {
-	id, lease, err := in.parse()
+	id, lease, err := in.parse(c)
 	if err != nil {
 		return nil, err
 	}

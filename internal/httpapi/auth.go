@@ -11,6 +11,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humachi"
 
+	"github.com/coderclaw/runtime/api"
 	"github.com/coderclaw/runtime/internal/audit"
 	"github.com/coderclaw/runtime/internal/edge"
 	"github.com/coderclaw/runtime/internal/fault"
@@ -110,6 +111,8 @@ func (s *Server) caller(r *http.Request) (policy.Caller, error) {
 		}
 	case cred.bearer != "" && s.access.Token != "" && equal(cred.bearer, s.access.Token):
 		c = Operator
+	case strings.HasPrefix(cred.bearer, api.AgentTokenPrefix):
+		c, err = s.agent(r.Context(), cred.bearer)
 	default:
 		o := requestOf(r.Context()).origin
 		c, err = s.identity.Authenticate(r.Context(), identity.Request{
@@ -145,6 +148,7 @@ const (
 	permissionOf = "permission"
 	actionOf     = "action"
 	workersOf    = "workers"
+	agentsOf     = "agents"
 )
 
 // authorize stands before every operation, and before its body is read: who
@@ -177,7 +181,11 @@ func (s *Server) admitted(r *http.Request, operation map[string]any, id string) 
 			s.limited(s.limits.anonymous, peer.Key())
 	}
 	c, err := s.caller(r)
-	if fault.CodeOf(err) == fault.Unauthenticated {
+	forAgent := operation[agentsOf].(bool)
+	if fault.CodeOf(err) == fault.LeaseLost && !(forAgent && s.names(r, id)) {
+		err = fault.New(fault.Unauthenticated, "the credential is not accepted")
+	}
+	if code := fault.CodeOf(err); code == fault.Unauthenticated || code == fault.LeaseLost {
 		// A request without a credential is a question, not a failed attempt.
 		if cred, badHeader := credentialOf(r); badHeader != nil || cred != (credential{}) {
 			if wait, ok := s.limits.failures.Take(peer.Key()); !ok {
@@ -196,6 +204,9 @@ func (s *Server) admitted(r *http.Request, operation map[string]any, id string) 
 	}
 	if c.Worker != nil && operation[workersOf].(bool) {
 		permission = policy.Work
+	}
+	if c.Lease != nil && forAgent && strings.EqualFold(c.Lease.TaskID, id) {
+		permission = policy.Report
 	}
 	d, err := s.policies.Decide(ctx, c, policy.Request{
 		Permission: permission, Action: action, ProjectID: c.ProjectID,

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"net/http"
+	"strings"
 
 	"github.com/coderclaw/runtime/api"
 	"github.com/coderclaw/runtime/internal/policy"
@@ -14,6 +15,9 @@ type ConcurrencyLimits interface {
 	Limits(ctx context.Context) ([]task.Limit, error)
 	PutLimit(ctx context.Context, c policy.Caller, l task.Limit) (task.Limit, error)
 	DeleteLimit(ctx context.Context, c policy.Caller, kind task.LimitKind, name string) error
+	Pauses(ctx context.Context, c policy.Caller) ([]task.Pause, error)
+	Pause(ctx context.Context, c policy.Caller, p task.Pause) (task.Pause, error)
+	Resume(ctx context.Context, c policy.Caller, kind task.PauseKind, name string) error
 }
 
 // LimitInput names a limit.
@@ -25,25 +29,75 @@ type LimitInput struct {
 func (s *Server) registerConcurrencyLimits() {
 	handle(s, operation{
 		id: "listLimits", action: "limit.list", method: http.MethodGet, path: "/v1/limits", permission: policy.ConfigRead, tag: "Configuration",
-		summary: "List how many tasks may run at once",
+		summary: "List how many tasks may run at once, and what is paused",
 	}, s.listLimits)
 	handle(s, operation{
 		id: "putLimit", action: "limit.put", method: http.MethodPut, path: "/v1/limits/{kind}", permission: policy.AdminAll, tag: "Configuration",
 		summary: "Bound how many tasks run at once", errors: []int{http.StatusUnprocessableEntity},
-		detail: "Of all tasks, of those of a project, a session or an agent. What runs already goes on; what is held back is not claimed until there is room.",
+		detail: "Of all tasks, of those of a project, a session or an agent; of one agent also how many are begun in a time. What runs already goes on; what is held back is not claimed until there is room.",
 	}, s.putLimit)
 	handle(s, operation{
 		id: "deleteLimit", action: "limit.delete", method: http.MethodDelete, path: "/v1/limits/{kind}", permission: policy.AdminAll, tag: "Configuration",
 		summary: "Remove a limit", status: http.StatusNoContent, errors: []int{http.StatusNotFound, http.StatusUnprocessableEntity},
 	}, s.deleteLimit)
+	for _, of := range []struct {
+		kind       task.PauseKind
+		permission policy.Permission
+		tag, name  string
+	}{{task.PauseAgent, policy.ConfigWrite, "Registry", "an agent's tasks"}, {task.PauseSession, policy.TaskSubmit, "Sessions", "a session's tasks"}} {
+		kind := string(of.kind)
+		handle(s, operation{
+			id: "pause" + strings.ToUpper(kind[:1]) + kind[1:], action: kind + ".pause", method: http.MethodPost, path: "/v1/" + kind + "s/{id}/pause", permission: of.permission, tag: of.tag,
+			summary: "Begin none of " + of.name + " until resumed", errors: []int{http.StatusNotFound, http.StatusUnprocessableEntity},
+			detail: "What runs goes on, and tasks are accepted. What is paused already stays as it is. Of sessions one may pause those that one sees.",
+		}, func(ctx context.Context, c policy.Caller, in *struct {
+			NameInput
+			Body api.NewPause
+		}) (*struct{ Body api.Pause }, error) {
+			if err := s.seesPaused(ctx, c, of.kind, in.ID); err != nil {
+				return nil, err
+			}
+			p, err := s.concurrency.Pause(ctx, c, task.Pause{Kind: of.kind, Name: in.ID, Reason: in.Body.Reason})
+			return &struct{ Body api.Pause }{wirePause(p)}, err
+		})
+		handle(s, operation{
+			id: "resume" + strings.ToUpper(kind[:1]) + kind[1:], action: kind + ".resume", method: http.MethodPost, path: "/v1/" + kind + "s/{id}/resume", permission: of.permission, tag: of.tag,
+			summary: "Begin " + of.name + " again", status: http.StatusNoContent, errors: []int{http.StatusNotFound, http.StatusUnprocessableEntity},
+		}, func(ctx context.Context, c policy.Caller, in *NameInput) (*struct{}, error) {
+			if err := s.seesPaused(ctx, c, of.kind, in.ID); err != nil {
+				return nil, err
+			}
+			return nil, s.concurrency.Resume(ctx, c, of.kind, in.ID)
+		})
+	}
 }
 
-func (s *Server) listLimits(ctx context.Context, _ policy.Caller, _ *struct{}) (*struct{ Body api.LimitList }, error) {
+// seesPaused returns NotFound for a session that c does not see. Where all is
+// c's, clients may name sessions as they like.
+func (s *Server) seesPaused(ctx context.Context, c policy.Caller, kind task.PauseKind, id string) error {
+	if kind != task.PauseSession || c.AllProjects {
+		return nil
+	}
+	session, err := parseID(id, "path.id")
+	if err == nil {
+		_, err = s.identity.Session(ctx, c, session)
+	}
+	return err
+}
+
+func (s *Server) listLimits(ctx context.Context, c policy.Caller, _ *struct{}) (*struct{ Body api.LimitList }, error) {
 	limits, err := s.concurrency.Limits(ctx)
 	if err != nil {
 		return nil, err
 	}
-	list := api.LimitList{Items: make([]api.Limit, len(limits))}
+	pauses, err := s.concurrency.Pauses(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	list := api.LimitList{Items: make([]api.Limit, len(limits)), Pauses: make([]api.Pause, len(pauses))}
+	for i, p := range pauses {
+		list.Pauses[i] = wirePause(p)
+	}
 	for i, l := range limits {
 		list.Items[i] = wireLimit(l)
 	}
@@ -54,7 +108,11 @@ func (s *Server) putLimit(ctx context.Context, c policy.Caller, in *struct {
 	LimitInput
 	Body api.NewLimit
 }) (*struct{ Body api.Limit }, error) {
-	l, err := s.concurrency.PutLimit(ctx, c, task.Limit{Kind: task.LimitKind(in.Kind), Name: in.Name, MaxRunning: in.Body.MaxConcurrentTasks})
+	n := task.Limit{Kind: task.LimitKind(in.Kind), Name: in.Name, MaxRunning: in.Body.MaxConcurrentTasks}
+	if r := in.Body.Rate; r != nil {
+		n.Rate = &task.Rate{Tasks: r.Tasks, Seconds: r.PerSeconds, Burst: r.Burst}
+	}
+	l, err := s.concurrency.PutLimit(ctx, c, n)
 	return &struct{ Body api.Limit }{wireLimit(l)}, err
 }
 
@@ -63,7 +121,15 @@ func (s *Server) deleteLimit(ctx context.Context, c policy.Caller, in *LimitInpu
 }
 
 func wireLimit(l task.Limit) api.Limit {
-	return api.Limit{
+	wire := api.Limit{
 		Kind: api.LimitKind(l.Kind), Name: l.Name, MaxConcurrentTasks: l.MaxRunning, UpdatedAt: l.UpdatedAt.UTC(), UpdatedBy: l.UpdatedBy,
 	}
+	if r := l.Rate; r != nil {
+		wire.Rate = &api.Rate{Tasks: r.Tasks, PerSeconds: r.Seconds, Burst: r.Burst}
+	}
+	return wire
+}
+
+func wirePause(p task.Pause) api.Pause {
+	return api.Pause{Kind: api.PauseKind(p.Kind), Name: p.Name, Reason: p.Reason, PausedAt: p.PausedAt.UTC(), PausedBy: p.PausedBy}
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/coderclaw/runtime/internal/identity/dpop"
 	"github.com/coderclaw/runtime/internal/policy"
 	"github.com/coderclaw/runtime/internal/task"
+	"github.com/coderclaw/runtime/internal/webhook"
 )
 
 // rolePermissions are those of the built-in roles, as users are told.
@@ -47,6 +48,10 @@ var whateverDevice = []string{
 
 // alsoForWorkers are those that a worker's key opens besides work itself.
 var alsoForWorkers = []string{"getAgent", "listAgents", "putArtifact", "updateTask"}
+
+// forAgents are those that the token of a leased task's agent opens, of that
+// task.
+var forAgents = []string{"askQuestion", "getQuestion", "getTask", "reportTask", "reportUsage"}
 
 // sample is how the matrix calls an operation, and what comes of it for those
 // who hold its permission.
@@ -104,11 +109,34 @@ var samples = map[string]sample{
 	"claimTasks":     {of: "worker", body: `{"max":1}`},
 	"heartbeat":      {of: "worker", body: `{}`},
 	"drainWorker":    {of: "worker", want: 204},
+	"getLease":       {of: "task", want: 422},                          // likewise
 	"reportTask":     {of: "task", body: `{"message":"m"}`, want: 422}, // without a lease
+
+	"listBudgets":  {},
+	"getBudget":    {of: "budget", query: "?name={id}"},
+	"putBudget":    {of: "budget", query: "?name={id}", body: `{"maxTokens":5}`},
+	"deleteBudget": {of: "budget", query: "?name={id}", want: 204},
+	"reportUsage":  {of: "task", body: `{}`, want: 422}, // without a lease
 
 	"listLimits":  {},
 	"putLimit":    {body: `{"maxConcurrentTasks":5}`, needs: unconfined},
 	"deleteLimit": {of: "limit", needs: unconfined, other: 403, want: 204},
+
+	"pauseAgent":    {of: "agent", body: `{"reason":"r"}`, needs: unconfined},
+	"resumeAgent":   {of: "agent", needs: unconfined, want: 204},
+	"pauseSession":  {of: "session", body: `{}`},
+	"resumeSession": {of: "session", want: 204},
+
+	"createWebhook":         {body: `{"url":"http://127.0.0.1:1/"}`, want: 201},
+	"listWebhooks":          {},
+	"getWebhook":            {of: "webhook"},
+	"updateWebhook":         {of: "webhook", body: `{"description":"d"}`},
+	"deleteWebhook":         {of: "webhook", want: 204},
+	"rotateWebhookSecret":   {of: "webhook", body: `{}`},
+	"testWebhook":           {of: "webhook"},
+	"listWebhookDeliveries": {of: "webhook"},
+	"retryWebhookDelivery":  {of: "webhook"},
+	"replayWebhook":         {of: "webhook", write: replayBody},
 
 	"listAgents":   {},
 	"getAgent":     {of: "agent"},
@@ -444,11 +472,26 @@ func (w *world) make(kind string, p *person) string {
 		return grants[0].ID.String()
 	case "schedule":
 		by.Roles = []policy.Role{policy.Admin}
-		sc, err := w.tasks.CreateSchedule(w.t.Context(), by, task.NewSchedule{Name: p.name, IntervalSeconds: 3600, Task: task.New{Description: p.name, Dispatch: task.Manual}})
+		sc, err := w.tasks.CreateSchedule(w.t.Context(), by, task.NewSchedule{Name: p.name, IntervalSeconds: 3600, Task: task.New{Description: p.name, Dispatch: task.Manual}}, "")
 		if err != nil {
 			w.t.Fatal(err)
 		}
 		return sc.ID.String()
+	case "webhook":
+		by.Roles = []policy.Role{policy.Admin}
+		hook, _, err := w.webhooks.Create(w.t.Context(), by, webhook.New{URL: "http://127.0.0.1:1/", Description: p.name})
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		_, err = w.pool.Exec(w.t.Context(), `INSERT INTO webhook_deliveries (task_id, seq, webhook_id) VALUES ('0190b8a1-0000-7000-8000-000000000000', 1, $1)`, hook.ID)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		// Projects have a bounded number.
+		if _, err := w.pool.Exec(w.t.Context(), `DELETE FROM webhooks WHERE id <> $1`, hook.ID); err != nil {
+			w.t.Fatal(err)
+		}
+		return hook.ID.String()
 	case "agent":
 		id := w.next()
 		w.must(w.root, 201, "PUT", "/v1/agents/"+id, samples["putAgent"].body)
@@ -480,6 +523,10 @@ func (w *world) make(kind string, p *person) string {
 		return cmp.Or(p.project, "shop")
 	case "entry":
 		return w.entries[p.name]
+	case "budget":
+		name := cmp.Or(p.project, "shop")
+		w.must(w.root, 200, "PUT", "/v1/budgets/project?name="+name, samples["putBudget"].body)
+		return name
 	case "limit":
 		w.must(w.root, 200, "PUT", "/v1/limits/agent", samples["putLimit"].body)
 		return ""
@@ -514,6 +561,10 @@ func (w *world) caller(p *person) policy.Caller {
 	return policy.Caller{
 		UserID: "local:" + p.name, SessionID: p.session.Session.ID, ProjectID: p.project, AllProjects: p.project == "", Roles: []policy.Role{policy.Role(p.role)}, DeviceID: "d", Trust: policy.Trusted,
 	}
+}
+
+func replayBody(*world, *person, string) string {
+	return fmt.Sprintf(`{"since":%q}`, time.Now().Add(-time.Hour).UTC().Format(time.RFC3339))
 }
 
 func newUserBody(w *world, _ *person, _ string) string {
@@ -581,7 +632,11 @@ func (w *world) request(op operation, who, whose *person) (path, body string) {
 	if s.of != "" {
 		id = w.make(s.of, whose)
 	}
-	path = strings.NewReplacer("{kind}", "agent", "{name}", "n", "{id}", id, "{key}", "k", "{version}", "1", "{questionId}", "0190b8a1-0000-4000-8000-000000000001", "{skillId}", "s").Replace(op.path) + s.query
+	kind := "agent"
+	if s.of == "budget" {
+		kind = "project"
+	}
+	path = strings.NewReplacer("{kind}", kind, "{name}", "n", "{id}", id, "{key}", "k", "{version}", "1", "{questionId}", "0190b8a1-0000-4000-8000-000000000001", "{skillId}", "s", "{deliveryId}", "evt_0190b8a1000070008000000000000000_1").Replace(op.path + s.query)
 	body = strings.ReplaceAll(s.body, "{project}", whose.project)
 	if s.write != nil {
 		body = s.write(w, who, id)
@@ -687,6 +742,73 @@ func TestAWorkersKeyIsGoodForWorkAlone(t *testing.T) {
 	}
 }
 
+func TestAnAgentsTokenIsGoodForItsTaskAlone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	if runtime.GOOS != "linux" {
+		t.Skip("who fails often must wait, unless from ever other addresses, which only Linux's loopback has")
+	}
+	by := w.caller(w.root)
+	mine, ended := w.lease(by), w.lease(by)
+	good, over := "Bearer "+api.AgentToken(mine.ID.String(), mine.LeaseToken.String()), "Bearer "+api.AgentToken(ended.ID.String(), ended.LeaseToken.String())
+	if err := w.tasks.Report(t.Context(), task.InProcess, ended.ID, ended.LeaseToken, task.Report{Status: task.Failed}); err != nil {
+		t.Fatal(err)
+	}
+	forged := "Bearer " + api.AgentToken(mine.ID.String(), ended.LeaseToken.String())
+	n := 0
+	call := func(op operation, path, body, token string) (int, string) {
+		n++
+		w.from = &net.TCPAddr{IP: net.IPv4(127, 2, byte(n>>8), byte(n))}
+		defer func() { w.from = nil }()
+		return w.call(nil, op.method, path, body, "Authorization", token)
+	}
+	for _, op := range operations(t) {
+		path, body := w.request(op, w.root, w.root)
+		for what, c := range map[string]struct {
+			token string
+			want  int
+		}{
+			"a good token":                  {good, 403},
+			"a token whose lease is over":   {over, 401},
+			"a token of another's lease":    {forged, 401},
+			"a token cut short":             {good[:len(good)-4], 401},
+			"a token of nothing":            {"Bearer " + api.AgentTokenPrefix, 401},
+			"the lease itself, as a bearer": {"Bearer " + mine.LeaseToken.String(), 401},
+		} {
+			if got, text := call(op, path, body, c.token); got != c.want {
+				t.Errorf("%s with %s: %d %s, want %d", op.id, what, got, text, c.want)
+			}
+		}
+		if !strings.Contains(op.path, "/tasks/{id}") {
+			continue
+		}
+		own := strings.Replace(path, strings.Split(path, "/")[3], mine.ID.String(), 1)
+		got, text := call(op, own, body, good)
+		if slices.Contains(forAgents, op.id) == (got == 401 || got == 403) {
+			t.Errorf("%s of its own task: %d %s", op.id, got, text)
+		}
+		want := 401
+		if slices.Contains(forAgents, op.id) {
+			want = 409 // it is told that its lease is lost
+		}
+		if got, text := call(op, own, body, forged); got != want {
+			t.Errorf("%s of that task with another's token: %d %s, want %d", op.id, got, text, want)
+		}
+	}
+	for what, c := range map[string]struct {
+		method, path, body string
+		want               int
+	}{
+		"release":             {"POST", "/reports", `{"release":true}`, 422},
+		"completion":          {"POST", "/reports", `{"status":"completed","output":"o"}`, 409}, // it does not run yet
+		"nothing but a lease": {"GET", "", "", 200},
+	} {
+		if got, text := call(operation{method: c.method}, "/v1/tasks/"+mine.ID.String()+c.path, c.body, good); got != c.want {
+			t.Errorf("%s: %d %s, want %d", what, got, text, c.want)
+		}
+	}
+}
+
 func TestNoOperationIsForThoseWithoutAGoodCredential(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -702,6 +824,7 @@ func TestNoOperationIsForThoseWithoutAGoodCredential(t *testing.T) {
 			"another scheme":        {"Authorization", "Basic cm9vdDpyb290"},
 			"a made-up token":       {"Authorization", "Bearer eyJhbGciOiJub25lIn0.eyJzdWIiOiJsb2NhbDpyb290In0."},
 			"a made-up key":         {"Authorization", "Bearer ccl_0_0"},
+			"a made-up agent":       {"Authorization", "Bearer " + api.AgentToken(uuid.NewString(), uuid.NewString())},
 			"a made-up cookie":      {"Cookie", "__Host-coderclaw=ccs_0"},
 			"another's token":       {"Authorization", "Bearer " + elsewhere.AccessToken},
 			"a refresh token":       {"Authorization", "Bearer " + w.root.session.RefreshToken},

@@ -25,6 +25,7 @@ type operation struct {
 	status     int               // of success; default 200
 	wait       time.Duration     // how long it may wait for a task, besides its work
 	workers    bool              // it is also for workers' credentials, which have no permissions
+	agents     bool              // it is also for the agent of the leased task that {id} names
 	body       int64             // the largest body that is read; default maxBody
 	request    *huma.RequestBody // what the handler reads by itself
 	errors     []int             // besides those that every operation can answer with
@@ -59,7 +60,7 @@ func handle[I, O any](s *Server, op operation, h func(context.Context, policy.Ca
 		Summary: op.summary, Description: op.detail, DefaultStatus: op.status,
 		Errors: slices.Compact(errs), RequestBody: op.request, Responses: op.responses, Security: security,
 		MaxBodyBytes: cmp.Or(op.body, maxBody), RejectUnknownQueryParameters: true,
-		Metadata:   map[string]any{permissionOf: op.permission, actionOf: op.action, workersOf: op.workers},
+		Metadata:   map[string]any{permissionOf: op.permission, actionOf: op.action, workersOf: op.workers, agentsOf: op.agents},
 		Extensions: map[string]any{"x-permission": string(op.permission)},
 	}, func(ctx context.Context, in *I) (*O, error) {
 		ctx, cancel := context.WithTimeout(ctx, workTimeout+op.wait)

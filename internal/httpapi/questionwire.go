@@ -19,6 +19,9 @@ func WireQuestion(q task.Question) api.Question {
 	for _, c := range q.Choices {
 		w.Choices = append(w.Choices, api.Choice(c))
 	}
+	if b := q.Budget; b != nil {
+		w.Budget = &api.BudgetStanding{Scope: string(b.Scope), Name: b.Name, Period: b.Period, Unit: b.Unit, Used: b.Used, Limit: b.Limit}
+	}
 	if a := q.Answer; a != nil {
 		w.Answer = &api.Answer{Input: a.Text, Data: a.Data, Approve: a.Approve, Reason: a.Reason, Remember: api.GrantScope(a.Remember)}
 	}

@@ -14,7 +14,7 @@ import (
 
 // Schedules is the part of the task engine that the routes of schedules use.
 type Schedules interface {
-	CreateSchedule(ctx context.Context, c policy.Caller, n task.NewSchedule) (task.Schedule, error)
+	CreateSchedule(ctx context.Context, c policy.Caller, n task.NewSchedule, key string) (task.Schedule, error)
 	Schedule(ctx context.Context, c policy.Caller, id uuid.UUID) (task.Schedule, error)
 	Schedules(ctx context.Context, c policy.Caller, before uuid.UUID, limit int) (all []task.Schedule, more bool, err error)
 	UpdateSchedule(ctx context.Context, c policy.Caller, id uuid.UUID, p task.SchedulePatch) (task.Schedule, error)
@@ -43,7 +43,7 @@ func (s *Server) registerSchedules() {
 	handle(s, operation{
 		id: "createSchedule", action: "schedule.create", method: http.MethodPost, path: "/v1/schedules", permission: policy.TaskSubmit, tag: "Schedules",
 		summary: "Make a schedule", status: http.StatusCreated, errors: []int{http.StatusConflict, http.StatusUnprocessableEntity},
-		detail: "Its task is submitted at each tick by the rights that whoever made it has by then. A tick that is denied by then is recorded, and nothing is submitted.",
+		detail: "Its task is submitted at each tick by the rights that whoever made it has by then. A tick that is denied by then is recorded, and nothing is submitted; if they are gone the schedule is paused. With an Idempotency-Key the request can be repeated safely.",
 	}, s.createSchedule)
 	handle(s, operation{
 		id: "listSchedules", action: "schedule.list", method: http.MethodGet, path: "/v1/schedules", permission: policy.TaskRead, tag: "Schedules",
@@ -70,7 +70,10 @@ func (s *Server) registerSchedules() {
 	}, s.triggerSchedule)
 }
 
-func (s *Server) createSchedule(ctx context.Context, c policy.Caller, in *struct{ Body api.NewSchedule }) (*createdScheduleOutput, error) {
+func (s *Server) createSchedule(ctx context.Context, c policy.Caller, in *struct {
+	Key  string `header:"Idempotency-Key" maxLength:"255" doc:"Makes the request safe to repeat: the same key with the same body is answered with the schedule that it made, as that is by now, with another body with 422. Good for as long as the schedule exists."`
+	Body api.NewSchedule
+}) (*createdScheduleOutput, error) {
 	n := in.Body
 	t, err := newTask(n.Task, "body.task")
 	if err != nil {
@@ -79,7 +82,7 @@ func (s *Server) createSchedule(ctx context.Context, c policy.Caller, in *struct
 	sc, err := s.tasks.CreateSchedule(ctx, c, task.NewSchedule{
 		Name: n.Name, Cron: n.Cron, TimeZone: n.TimeZone, IntervalSeconds: n.IntervalSeconds, Overlap: task.Overlap(n.Overlap),
 		DeadlineSeconds: n.StartingDeadlineSeconds, Paused: n.Paused, Task: t,
-	})
+	}, in.Key)
 	return &createdScheduleOutput{Location: "/v1/schedules/" + sc.ID.String(), Body: wireSchedule(sc)}, err
 }
 
@@ -157,7 +160,7 @@ func (s *Server) triggerSchedule(ctx context.Context, c policy.Caller, in *Sched
 func wireSchedule(sc task.Schedule) api.Schedule {
 	w := api.Schedule{
 		ID: sc.ID.String(), Name: sc.Name, Cron: sc.Cron, TimeZone: sc.TimeZone, IntervalSeconds: sc.IntervalSeconds,
-		Overlap: api.Overlap(sc.Overlap), StartingDeadlineSeconds: sc.DeadlineSeconds, Paused: sc.Paused, Task: wireNewTask(sc.Task),
+		Overlap: api.Overlap(sc.Overlap), StartingDeadlineSeconds: sc.DeadlineSeconds, Paused: sc.Paused, PausedReason: sc.PausedReason, Task: wireNewTask(sc.Task),
 		ProjectID: sc.ProjectID, UserID: sc.UserID, SessionID: sc.SessionID, NextRuns: append([]time.Time{}, sc.Upcoming(upcomingRuns)...), Missed: sc.Missed,
 		CreatedAt: sc.CreatedAt.UTC(), UpdatedAt: sc.UpdatedAt.UTC(),
 	}
@@ -178,6 +181,6 @@ func wireNewTask(n task.New) api.NewTask {
 	return api.NewTask{
 		Description: n.Description, Input: n.Input, AgentID: n.AgentID, SkillID: n.SkillID, Model: n.Model, Thinking: api.Thinking(n.Thinking),
 		SessionID: n.SessionID, ProjectID: n.ProjectID, Dispatch: api.Dispatch(n.Dispatch), Priority: n.Priority, ConcurrencyKey: n.ConcurrencyKey, ConcurrencyLimit: n.ConcurrencyLimit,
-		TimeoutSeconds: n.TimeoutSeconds, SilenceSeconds: n.SilenceSeconds, RetryOn: n.RetryOn, MaxAttempts: n.MaxAttempts, Labels: n.Labels, Requires: n.Requires, Metadata: n.Metadata,
+		TimeoutSeconds: n.TimeoutSeconds, SilenceSeconds: n.SilenceSeconds, RetryOn: n.RetryOn, MaxAttempts: n.MaxAttempts, Labels: n.Labels, Requires: n.Requires, Metadata: n.Metadata, Budget: wireBudget(n.Budget),
 	}
 }

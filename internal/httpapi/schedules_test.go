@@ -1,6 +1,7 @@
 package httpapi_test
 
 import (
+	"errors"
 	"slices"
 	"testing"
 	"time"
@@ -52,6 +53,31 @@ func TestASchedulesLifeOverHTTP(t *testing.T) {
 	}
 	for s, err := range ann.Schedules(ctx) {
 		t.Errorf("left: %+v, %v", s, err)
+	}
+}
+
+func TestARepeatedScheduleIsMadeOnce(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	c, err := api.NewClient(r.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := api.NewSchedule{Name: "n", IntervalSeconds: 60, Task: api.NewTask{Description: "d", Input: "i", Dispatch: api.DispatchManual}}
+	made, err := c.CreateSchedule(t.Context(), n, api.WithIdempotencyKey("k"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := c.CreateSchedule(t.Context(), n, api.WithIdempotencyKey("k")); err != nil || again.ID != made.ID {
+		t.Errorf("repeated it is %s, %v, want %s", again.ID, err, made.ID)
+	}
+	if other, err := c.CreateSchedule(t.Context(), n); err != nil || other.ID == made.ID {
+		t.Errorf("another one is %s, %v", other.ID, err)
+	}
+	n.Name = "m"
+	var problem *api.Error
+	if _, err := c.CreateSchedule(t.Context(), n, api.WithIdempotencyKey("k")); !errors.As(err, &problem) || problem.Status != 422 || problem.Slug() != "idempotency-key-reused" {
+		t.Errorf("another body with the key is answered with %v", err)
 	}
 }
 

@@ -32,6 +32,8 @@ type Options struct {
 	Workers   Workers
 	Artifacts Artifacts
 	Limiter   ConcurrencyLimits
+	Budgets   Budgets
+	Webhooks  Webhooks
 	Registry  Registry
 	Bus       Bus
 	Access    Access
@@ -68,6 +70,8 @@ type Server struct {
 	workers     Workers
 	artifacts   Artifacts
 	concurrency ConcurrencyLimits
+	budgets     Budgets
+	webhooks    Webhooks
 	registry    Registry
 	access      Access
 	identity    Identity
@@ -102,7 +106,7 @@ type Server struct {
 // New returns a server. Its streams live while Run runs.
 func New(o Options) (*Server, error) {
 	s := &Server{
-		tasks: o.Tasks, workers: o.Workers, artifacts: o.Artifacts, concurrency: o.Limiter, registry: o.Registry, access: o.Access, ready: o.Ready,
+		tasks: o.Tasks, workers: o.Workers, artifacts: o.Artifacts, concurrency: o.Limiter, budgets: o.Budgets, webhooks: o.Webhooks, registry: o.Registry, access: o.Access, ready: o.Ready,
 		identity: o.Identity, policies: o.Policies, documents: o.Documents, config: o.Config, recorder: o.Recorder, audit: o.Audit, publicURL: o.PublicURL, limits: newLimits(o.Limits),
 		metrics: newMetrics(o.Metrics), log: o.Log, version: o.Version, mode: o.Mode,
 		started: time.Now(), router: chi.NewMux(), stopping: make(chan struct{}), writeTimeout: writeTimeout,
@@ -150,8 +154,11 @@ func New(o Options) (*Server, error) {
 	s.registerAsking()
 	s.registerSchedules()
 	s.registerWorkers()
+	s.registerAgents()
 	s.registerArtifacts()
 	s.registerConcurrencyLimits()
+	s.registerBudgets()
+	s.registerWebhooks()
 	s.registerStreams()
 	s.registerSessions()
 	s.registerMemory()

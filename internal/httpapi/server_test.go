@@ -30,6 +30,7 @@ import (
 	"github.com/coderclaw/runtime/internal/registry"
 	"github.com/coderclaw/runtime/internal/stream"
 	"github.com/coderclaw/runtime/internal/task"
+	"github.com/coderclaw/runtime/internal/webhook"
 )
 
 // maxArtifact is the largest artifact of a test's server.
@@ -43,6 +44,7 @@ type rig struct {
 	t        testing.TB
 	url      string
 	tasks    *task.Service
+	webhooks *webhook.Service
 	http     *httpapi.Server
 	pool     *pgxpool.Pool
 	log      *lockedBuffer
@@ -117,9 +119,10 @@ func newRigWith(t testing.TB, o options) *rig {
 		Agents: known{agents}, Access: agents, Submitters: r, Recorder: decisions, Bus: o.bus, Log: log,
 		Contents: []task.Contents{artifact.NewChunks(o.pool)}, MaxArtifact: maxArtifact,
 	})
+	r.webhooks = webhook.NewService(o.pool, webhook.Options{Access: agents, Recorder: decisions, Bus: o.bus, Log: log, AllowPrivate: true})
 	r.http, err = httpapi.New(httpapi.Options{
 		Identity: r.identity, Policies: agents, Documents: agents, Recorder: decisions, Audit: decisions, PublicURL: r.url,
-		Tasks: r.tasks, Workers: r.tasks, Artifacts: r.tasks, Limiter: r.tasks, Registry: agents, Bus: o.bus, Access: o.access, Hosts: []string{}, Ready: o.ready,
+		Tasks: r.tasks, Workers: r.tasks, Artifacts: r.tasks, Limiter: r.tasks, Budgets: r.tasks, Webhooks: r.webhooks, Registry: agents, Bus: o.bus, Access: o.access, Hosts: []string{}, Ready: o.ready,
 		Metrics: prometheus.NewRegistry(), Log: log, Version: "1.2.3", Mode: "local-only",
 		Config: api.RuntimeConfig{Mode: "local-only", DefaultRoles: []string{"developer"}, PublicURL: r.url},
 	})

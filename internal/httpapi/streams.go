@@ -24,7 +24,7 @@ import (
 type TaskLog interface {
 	EventsAfter(ctx context.Context, after map[uuid.UUID]int64) (map[uuid.UUID]task.History, error)
 	ReadLog(ctx context.Context, after task.Position) (entries []task.LogEntry, more, unsettled bool, err error)
-	Head(ctx context.Context) (task.Position, error)
+	Ends(ctx context.Context) (head, oldest task.Position, err error)
 }
 
 // frame is an event of one task, encoded once for all its followers.
@@ -153,7 +153,7 @@ func (s *Server) registerStreams() {
 	handle(s, operation{
 		id: "streamTasks", action: "task.list", method: http.MethodGet, path: "/v1/stream", permission: policy.TaskRead, tag: "Streams",
 		summary: "Follow all tasks", errors: []int{http.StatusUnprocessableEntity}, responses: map[string]*huma.Response{"200": events},
-		detail: "The events of all tasks that the filters select, from now on or after a place. The ids are opaque and hold on every server of the same database.",
+		detail: "The events of all tasks that the filters select, from now on or after a place. The ids are opaque and hold on every server of the same database. A place after which events are past retention is answered with a reset event, and the stream begins anew.",
 	}, s.streamTasks)
 }
 
@@ -211,7 +211,7 @@ func (s *Server) streamTasks(ctx context.Context, c policy.Caller, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	now, err := s.tasks.Head(ctx)
+	now, oldest, err := s.tasks.Ends(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -224,7 +224,8 @@ func (s *Server) streamTasks(ctx context.Context, c policy.Caller, in *struct {
 			return nil, fault.InvalidFields([]fault.Field{{Path: path, Message: "must be the id of an event of this stream, or 0"}})
 		}
 	}
-	if stream.Cursor(after).Compare(stream.Cursor(now)) > 0 { // a place in a database that was set back since
+	gone := after != (task.Position{}) && stream.Cursor(after).Compare(stream.Cursor(oldest)) < 0 // past retention
+	if gone || stream.Cursor(after).Compare(stream.Cursor(now)) > 0 {                             // a place in a database that was set back since
 		head, after = encodeFrame("", api.Event{Type: api.EventReset, Timestamp: time.Now().UTC()}), now
 	}
 	if from == "" || after == now {

@@ -307,6 +307,44 @@ func TestTheFirehoseSendsWhatTheFilterSelectsAndResumes(t *testing.T) {
 	}
 }
 
+func TestTheFirehoseSaysThatEventsArePastRetention(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	s := r.stream("/v1/stream")
+	r.manual()
+	gone := s.event()
+	forgotten, _, err := r.tasks.Ends(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept := r.manual()
+	last := s.event()
+	if _, err := r.pool.Exec(t.Context(), `UPDATE task_log SET forgotten = ($1::text)::xid8`, strconv.FormatUint(forgotten.Tx-1, 10)); err != nil {
+		t.Fatal(err)
+	}
+	again := r.stream("/v1/stream", "Last-Event-ID", gone.id)
+	if m := again.event(); m.event != "reset" || m.id != "" {
+		t.Errorf("a place past retention is answered with %+v", m)
+	}
+	place, ok := again.next()
+	if !ok || place.id == "" || place.event != "" {
+		t.Errorf("after the reset comes %+v, want a place", place)
+	}
+	later := r.manual()
+	if m := again.event(); m.data.TaskID != later.ID {
+		t.Errorf("then comes %+v", m)
+	}
+	if m := r.stream("/v1/stream", "Last-Event-ID", place.id).event(); m.event == "reset" || m.data.TaskID != later.ID {
+		t.Errorf("resumed at the new place with %+v", m)
+	}
+	if m := r.stream("/v1/stream", "Last-Event-ID", last.id).event(); m.event == "reset" || m.data.TaskID != later.ID {
+		t.Errorf("resumed at a place that was seen, with %+v", m)
+	}
+	if m := r.stream("/v1/stream?after=0").event(); m.event == "reset" {
+		t.Errorf("a replay of all that is left, of %s among others, begins with %+v", kept.ID, m)
+	}
+}
+
 func TestTwoServersSendTheSameStream(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.DB(t)

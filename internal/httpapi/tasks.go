@@ -92,7 +92,7 @@ func (s *Server) registerTasks() {
 		summary: "List tasks, newest first", errors: []int{http.StatusUnprocessableEntity},
 	}, s.listTasks)
 	handle(s, operation{
-		id: "getTask", action: "task.read", method: http.MethodGet, path: "/v1/tasks/{id}", permission: policy.TaskRead, tag: "Tasks",
+		id: "getTask", action: "task.read", method: http.MethodGet, path: "/v1/tasks/{id}", permission: policy.TaskRead, agents: true, tag: "Tasks",
 		summary: "Get a task", errors: []int{http.StatusNotFound, http.StatusUnprocessableEntity},
 	}, s.getTask)
 	handle(s, operation{
@@ -223,6 +223,9 @@ func (s *Server) getTask(ctx context.Context, c policy.Caller, in *IDInput) (*ta
 	if err != nil {
 		return nil, err
 	}
+	if c.Lease != nil {
+		return s.ofAgent(ctx, c, id)
+	}
 	t, err := s.tasks.Get(ctx, c, id)
 	if err != nil {
 		return nil, err
@@ -231,6 +234,9 @@ func (s *Server) getTask(ctx context.Context, c policy.Caller, in *IDInput) (*ta
 	why, err := s.tasks.Delay(ctx, t)
 	if why != nil {
 		wire.Pending = &api.PendingReason{Reason: string(why.Reason), Limit: why.Limit, Ahead: why.Ahead}
+		if why.Pause != nil {
+			wire.Pending.Pause = new(wirePause(*why.Pause))
+		}
 	}
 	return &taskOutput{wire}, err
 }

@@ -35,6 +35,10 @@ func WireTask(t task.Task) api.Task {
 	if t.ScheduleID != nil {
 		w.ScheduleID = t.ScheduleID.String()
 	}
+	w.Budget = wireBudget(t.Budget)
+	if t.Usage != nil {
+		w.Usage = wireAmounts(t.Usage.Used)
+	}
 	w.RunAfter, w.ExpiresAt, w.DeadlineAt = utc(t.RunAfter), utc(t.ExpiresAt), utc(t.DeadlineAt)
 	w.StartedAt, w.CompletedAt = utc(t.StartedAt), utc(t.CompletedAt)
 	return w
@@ -65,13 +69,17 @@ func wireEvent(e task.Event) api.Event {
 // newTask reads a task to be submitted; at is its path in the request.
 func newTask(n api.NewTask, at string) (task.New, error) {
 	parent, dependsOn, err := parseRelatives(n, at)
+	if err != nil {
+		return task.New{}, err
+	}
+	budget, err := newBudget(n.Budget, at+".budget")
 	return task.New{
 		Description: n.Description, Input: n.Input, AgentID: n.AgentID, SkillID: n.SkillID,
 		Model: n.Model, Thinking: string(n.Thinking), SessionID: n.SessionID, ProjectID: n.ProjectID,
 		ParentTaskID: parent, DependsOn: dependsOn, Dispatch: task.Dispatch(n.Dispatch), Priority: n.Priority, ConcurrencyKey: n.ConcurrencyKey, ConcurrencyLimit: n.ConcurrencyLimit,
 		RunAfter: n.RunAfter, TimeoutSeconds: n.TimeoutSeconds, MaxAttempts: n.MaxAttempts,
 		ExpiresAt: n.ExpiresAt, DeadlineAt: n.DeadlineAt, SilenceSeconds: n.SilenceSeconds, RetryOn: n.RetryOn,
-		Labels: n.Labels, Requires: n.Requires, Metadata: n.Metadata,
+		Labels: n.Labels, Requires: n.Requires, Metadata: n.Metadata, Budget: budget,
 	}, err
 }
 

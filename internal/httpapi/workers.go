@@ -22,7 +22,12 @@ type Workers interface {
 	Claim(ctx context.Context, c policy.Caller, workerID string, max int, wait time.Duration) (leases []task.Lease, draining bool, err error)
 	Heartbeat(ctx context.Context, c policy.Caller, workerID string, leases []uuid.UUID, wait time.Duration) (lost []uuid.UUID, err error)
 	Report(ctx context.Context, c policy.Caller, id, lease uuid.UUID, r task.Report) error
+	Holding(ctx context.Context, c policy.Caller, id, lease uuid.UUID, after int64, wait time.Duration) (task.Holding, error)
+	Leased(ctx context.Context, c policy.Caller, id, lease uuid.UUID) (task.Task, error)
+	// Lease is for comparing it with what an agent shows.
+	Lease(ctx context.Context, id uuid.UUID) (uuid.UUID, error)
 	Asking
+	Spending
 }
 
 // LeaseInput names the lease by whose right a worker asks.
@@ -39,8 +44,12 @@ func (in *LeaseInput) token() (*uuid.UUID, error) {
 	return &id, err
 }
 
-// required is the lease's token where one must be named.
-func (in *LeaseInput) required() (uuid.UUID, error) {
+// required is the lease's token where one must be named, which the token of an
+// agent does.
+func (in *LeaseInput) required(c policy.Caller) (uuid.UUID, error) {
+	if c.Lease != nil {
+		return parseID(c.Lease.Token, "header.Authorization")
+	}
 	token, err := in.token()
 	switch {
 	case err != nil:
@@ -85,9 +94,9 @@ func (s *Server) registerWorkers() {
 		errors: []int{http.StatusNotFound, http.StatusUnprocessableEntity},
 	}, s.drainWorker)
 	handle(s, operation{
-		id: "reportTask", action: "task.report", method: http.MethodPost, path: "/v1/tasks/{id}/reports", permission: policy.Work, tag: "Workers", body: maxReport,
+		id: "reportTask", action: "task.report", method: http.MethodPost, path: "/v1/tasks/{id}/reports", permission: policy.Work, agents: true, tag: "Workers", body: maxReport,
 		summary: "Report on a leased task", status: http.StatusNoContent,
-		detail: "What is reported under a lease that is held no more is answered with 409 lease-lost and changes nothing.",
+		detail: "What is reported under a lease that is held no more is answered with 409 lease-lost and changes nothing. An agent that answered 202 reports with the token that it was given, which names the lease.",
 		errors: []int{http.StatusConflict, http.StatusUnprocessableEntity, http.StatusTooManyRequests},
 	}, s.reportTask)
 }
@@ -199,7 +208,7 @@ func (s *Server) reportTask(ctx context.Context, c policy.Caller, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	lease, err := in.required()
+	lease, err := in.required(c)
 	if err != nil {
 		return nil, err
 	}

@@ -56,6 +56,9 @@ type Caller struct {
 	// Worker says that the caller is a worker, and what it may serve; nil: it is
 	// none.
 	Worker *WorkerScope
+	// Lease says that the caller is the agent of one attempt of one task, and
+	// nobody besides; nil: it is none.
+	Lease *LeaseScope
 	// RequestID and Address go into the audit log.
 	RequestID string
 	Address   string
@@ -67,6 +70,12 @@ type WorkerScope struct {
 	Projects []string          `json:"projects,omitempty"` // "" is that of tasks without a project
 	Agents   []string          `json:"agents,omitempty"`
 	Labels   map[string]string `json:"labels,omitempty"` // which a task must carry, all of them
+}
+
+// LeaseScope is the attempt that an agent speaks of.
+type LeaseScope struct {
+	TaskID string
+	Token  string // of the lease that its worker holds
 }
 
 // Sees reports whether something of that project, submitted by that user, is

@@ -36,7 +36,8 @@ type Request struct {
 // Public operations are open to anyone and Authenticated ones to every known
 // principal, whatever the documents say, except where a session is opened.
 // Admitted ones need no permission, but all other layers' consent. A worker may
-// work, whatever the documents demand of people.
+// work, whatever the documents demand of people; the agent of a leased task may
+// report on it, and nothing else.
 func (p *Policy) Decide(c Caller, r Request) Decision {
 	d := Decision{PolicyVersion: p.version}
 	switch {
@@ -46,11 +47,21 @@ func (p *Policy) Decide(c Caller, r Request) Decision {
 	case c.UserID == "":
 		d.deny(LayerSession, "", "there is no valid session: nobody is known to ask")
 		return d
+	case (c.Lease != nil) != (r.Permission == Report):
+		if c.Lease == nil {
+			d.deny(LayerPermission, "", "%s is not the agent of the task", c.UserID)
+			return d
+		}
+		d.deny(LayerPermission, "", "the token is good for reports on task %s alone", c.Lease.TaskID)
+		return d
 	case r.Permission == Authenticated && !r.Opening:
 		d.Allowed, d.Layer, d.Reason = true, LayerSession, "open to every principal"
 		return d
 	case p.closed != nil:
 		return *p.closed
+	case c.Lease != nil:
+		d.Allowed, d.Layer, d.Reason = true, LayerSession, "the token of the task's agent"
+		return d
 	case c.Worker != nil && (r.Permission == Work || r.Opening):
 		p.workerDenies(&d, &c)
 		return d

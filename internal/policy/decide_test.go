@@ -1,6 +1,7 @@
 package policy_test
 
 import (
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -351,6 +352,31 @@ func TestAClosedPolicyDeniesAllThatDocumentsCanDeny(t *testing.T) {
 	}
 	if p := compile(t, nil, nil, policy.Options{}); p.IsClosed() || !p.Accepts(policy.Google) {
 		t.Error("the policy without documents is closed somewhere")
+	}
+}
+
+func TestTheAgentOfATaskMayReportAndNothingElse(t *testing.T) {
+	t.Parallel()
+	p := compile(t, nil, nil, policy.Options{})
+	agent := policy.Caller{UserID: "task:1", Lease: &policy.LeaseScope{TaskID: "1"}}
+	// Whatever else it might be said to be.
+	armed := agent
+	armed.Roles, armed.AllProjects, armed.Worker, armed.Trust, armed.DeviceID = []policy.Role{policy.Admin}, true, &policy.WorkerScope{}, policy.Trusted, "d"
+	for _, permission := range append(slices.Clone(policy.Permissions), policy.Authenticated, policy.Admitted, policy.Work) {
+		for _, c := range []policy.Caller{agent, armed} {
+			for _, opening := range []bool{false, true} {
+				if d := p.Decide(c, policy.Request{Permission: permission, Opening: opening}); d.Allowed {
+					t.Errorf("it may %s: %+v", permission, d)
+				}
+			}
+		}
+	}
+	if d := p.Decide(agent, policy.Request{Permission: policy.Report}); !d.Allowed {
+		t.Errorf("it may not report: %+v", d)
+	}
+	armed.Lease = nil
+	if d := p.Decide(armed, policy.Request{Permission: policy.Report}); d.Allowed {
+		t.Errorf("who is no agent reports as one: %+v", d)
 	}
 }
 

@@ -44,6 +44,9 @@ const (
 	// Work is to claim tasks and report on them: for the credentials of workers,
 	// and for whoever administers everything.
 	Work Permission = "work"
+	// Report is to report on one leased task, and to read it: for the token of
+	// its agent, and for nobody else.
+	Report Permission = "report"
 )
 
 // Permissions lists what roles can grant, in the order of the documentation.

@@ -27,6 +27,9 @@ const (
 	TasksParked Topic = "parked"
 	// WorkersChanged: workers have come or gone, or can run something else. No ID.
 	WorkersChanged Topic = "workers"
+	// WebhooksChanged: webhooks were made or changed, so that there may be somebody
+	// to tell now. No ID.
+	WebhooksChanged Topic = "webhooks"
 	// AccessChanged: what callers may do has changed: a session, a user, a
 	// device, a role binding, a key or a policy. The ID is a session's, or empty
 	// for any of it.

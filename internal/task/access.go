@@ -2,7 +2,6 @@ package task
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/google/uuid"
@@ -165,22 +164,7 @@ func confinement(c policy.Caller, args pgx.NamedArgs) pgx.NamedArgs {
 	return args
 }
 
-// read runs a query on behalf of the caller. If it is confined, the database
-// itself hides what it may not see, whatever the query says: a second wall
-// behind the query's own condition.
+// read runs a query on behalf of the caller.
 func (s *Service) read(ctx context.Context, c policy.Caller, sql string, args pgx.NamedArgs, scan func(pgx.Rows) error) error {
-	if c.AllProjects {
-		rows, err := s.pool.Query(ctx, sql, args)
-		if err != nil {
-			return postgres.Fault(err)
-		}
-		defer rows.Close()
-		return postgres.Fault(errors.Join(scan(rows), rows.Err()))
-	}
-	b := &pgx.Batch{}
-	b.Queue(`SELECT set_config('role', 'coderclaw_scoped', true),
-		set_config('coderclaw.project', $1, true), set_config('coderclaw.user', $2, true)`, c.ProjectID, c.UserID)
-	// Another text, for the plan depends on the role.
-	b.Queue("/* scoped */ "+sql, args).Query(scan)
-	return postgres.Fault(s.pool.SendBatch(ctx, b).Close())
+	return postgres.Read(ctx, s.pool, postgres.Scope{All: c.AllProjects, ProjectID: c.ProjectID, UserID: c.UserID, SessionID: c.SessionID}, sql, args, scan)
 }

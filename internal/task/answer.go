@@ -122,7 +122,7 @@ func (s *Service) Answer(ctx context.Context, c policy.Caller, id uuid.UUID, a A
 	if err != nil {
 		return q, err
 	}
-	entry, err := s.allowAnswer(ctx, c, t, q.Kind, a)
+	entry, err := s.allowAnswer(ctx, c, t, q.Kind, q.Budget, a)
 	if err != nil {
 		return q, err
 	}
@@ -140,8 +140,9 @@ func (s *Service) Answer(ctx context.Context, c policy.Caller, id uuid.UUID, a A
 	if entry.Details, err = json.Marshal(decided{id.String(), a.outcome(q.Kind), a.Reason, a.Remember}); err != nil {
 		return q, fmt.Errorf("encode what was decided: %w", err)
 	}
+	var lostBy string
 	err = postgres.InTx(ctx, s.pool, func(tx pgx.Tx) (err error) {
-		if q, t, err = end(ctx, tx, q, a.outcome(q.Kind), &a, c.UserID); err != nil {
+		if q, t, lostBy, err = end(ctx, tx, q, a.outcome(q.Kind), &a, c.UserID); err != nil {
 			return err
 		}
 		if a.Remember != "" {
@@ -154,7 +155,7 @@ func (s *Service) Answer(ctx context.Context, c policy.Caller, id uuid.UUID, a A
 	if err != nil {
 		return q, err
 	}
-	s.announceAnswered(t)
+	s.announceOutcome(ctx, q, t, lostBy)
 	return q, nil
 }
 
@@ -166,14 +167,17 @@ type decided struct {
 	Remember   GrantScope     `json:"remember,omitempty"`
 }
 
-// allowAnswer asks the policies whether c may give this answer.
-func (s *Service) allowAnswer(ctx context.Context, c policy.Caller, t Task, kind QuestionKind, a Answer) (audit.Entry, error) {
+// allowAnswer asks the policies whether c may give this answer. Who raises the
+// budget of a session or a project must be allowed to set it.
+func (s *Service) allowAnswer(ctx context.Context, c policy.Caller, t Task, kind QuestionKind, budget *BudgetUse, a Answer) (audit.Entry, error) {
 	r := approving(t)
-	if kind != Approval {
-		r.Action = actionAnswer
-	}
-	if kind != Approval || a.Approve == nil || !*a.Approve {
+	switch {
+	case kind != Approval:
+		r.Action, r.Approving = actionAnswer, ""
+	case a.Approve == nil || !*a.Approve:
 		r.Approving = ""
+	case budget != nil && budget.Scope != TaskBudget:
+		r.Permission = policy.ConfigWrite
 	}
 	return s.allow(ctx, c, r, t.ID.String())
 }
@@ -183,11 +187,12 @@ func (q Question) notOpen() error {
 }
 
 // end gives an open question its outcome, and tells of it; the task is as it is
-// then. It returns Conflict if the question is not open any more.
-func end(ctx context.Context, tx pgx.Tx, q Question, outcome QuestionStatus, a *Answer, by string) (ended Question, t Task, err error) {
+// then. If the outcome fails the task, it returns the worker that has lost it. It
+// returns Conflict if the question is not open any more.
+func end(ctx context.Context, tx pgx.Tx, q Question, outcome QuestionStatus, a *Answer, by string) (ended Question, t Task, lostBy string, err error) {
 	// The task first, as whatever else changes it does.
 	if _, err := tx.Exec(ctx, `SELECT FROM tasks WHERE id = $1 FOR UPDATE`, q.TaskID); err != nil {
-		return q, t, fmt.Errorf("lock task %s: %w", q.TaskID, err)
+		return q, t, "", fmt.Errorf("lock task %s: %w", q.TaskID, err)
 	}
 	var answer json.RawMessage
 	if a != nil {
@@ -198,26 +203,38 @@ func end(ctx context.Context, tx pgx.Tx, q Question, outcome QuestionStatus, a *
 		WHERE id = @id AND status = 'open' AND (expires_at <= clock_timestamp()) = (@outcome = 'expired')
 		RETURNING `+questionColumns, pgx.NamedArgs{"id": q.ID, "outcome": outcome, "answer": answer, "by": by})
 	if err != nil {
-		return q, t, fmt.Errorf("answer question %s: %w", q.ID, err)
+		return q, t, "", fmt.Errorf("answer question %s: %w", q.ID, err)
 	}
 	ended, err = pgx.CollectExactlyOneRow(rows, toQuestion)
 	if errors.Is(err, pgx.ErrNoRows) {
 		if q, err = readQuestion(ctx, tx, q.ID); err == nil && q.Status == Open {
 			q.Status = Expired // and about to be marked so
 		}
-		return q, t, errors.Join(err, q.notOpen())
+		return q, t, "", errors.Join(err, q.notOpen())
 	}
 	if err != nil {
-		return q, t, fmt.Errorf("answer question %s: %w", q.ID, err)
+		return q, t, "", fmt.Errorf("answer question %s: %w", q.ID, err)
 	}
-	t, err = tell(ctx, tx, q.TaskID, outcomeMessage(outcome, a, by), ended.event())
-	return ended, t, err
+	if t, err = tell(ctx, tx, q.TaskID, outcomeMessage(outcome, a, by), ended.event()); err != nil || q.Budget == nil {
+		return ended, t, "", err
+	}
+	if outcome == Approved {
+		return ended, t, "", q.Budget.raise(ctx, tx, q.TaskID)
+	}
+	lostBy, err = failExceeded(ctx, tx, q.TaskID, q.Budget.String()+", and nobody has raised it")
+	return ended, t, lostBy, err
 }
 
-// announceAnswered tells followers of a task of which a question has its outcome,
-// and workers if one of them may go on with it.
-func (s *Service) announceAnswered(t Task) {
-	s.announceChanged(t.ID)
+// announceOutcome tells of what has become of a question, and workers if one of
+// them may go on with the task.
+func (s *Service) announceOutcome(ctx context.Context, q Question, t Task, lostBy string) {
+	s.announceChanged(q.TaskID)
+	switch {
+	case lostBy != "":
+		s.announceExceeded(ctx, q.TaskID, lostBy)
+	case q.Budget != nil: // what the budget held back may be claimed
+		s.leftRoom()
+	}
 	if t.WaitingReason == ForResumption {
 		s.bus.Publish(stream.Signal{Topic: stream.WorkReady})
 	}
@@ -273,7 +290,7 @@ func (s *Service) AnswerTask(ctx context.Context, c policy.Caller, id uuid.UUID,
 // it reads the answer in its history.
 func (s *Service) answerManual(ctx context.Context, c policy.Caller, t Task, a Answer) (Task, error) {
 	kind := QuestionKind(t.WaitingReason)
-	entry, err := s.allowAnswer(ctx, c, t, kind, a)
+	entry, err := s.allowAnswer(ctx, c, t, kind, nil, a)
 	if err != nil {
 		return t, err
 	}
@@ -345,15 +362,16 @@ func (s *Service) expireQuestions(ctx context.Context) error {
 			return fmt.Errorf("encode what was decided: %w", err)
 		}
 		var t Task
+		var lostBy string
 		err := postgres.InTx(ctx, s.pool, func(tx pgx.Tx) (err error) {
-			if _, t, err = end(ctx, tx, q, Expired, nil, ""); err != nil {
+			if _, t, lostBy, err = end(ctx, tx, q, Expired, nil, ""); err != nil {
 				return err
 			}
 			return audit.Append(ctx, tx, entry)
 		})
 		switch {
 		case err == nil:
-			s.announceAnswered(t)
+			s.announceOutcome(ctx, q, t, lostBy)
 		case fault.CodeOf(err) != fault.Conflict: // another server was faster, or its task ended
 			return err
 		}

@@ -134,9 +134,9 @@ func (s *Service) Update(ctx context.Context, c policy.Caller, id uuid.UUID, p P
 	return s.apply(ctx, &s.updates, ch)
 }
 
-// Report records what a worker says under a lease. It returns LeaseLost, and
-// changes nothing, if the lease is held no more, or by another principal's
-// worker.
+// Report records what a worker says under a lease, or its agent by a token of its
+// own. It returns LeaseLost, and changes nothing, if the lease is held no more,
+// or by another principal's worker.
 func (s *Service) Report(ctx context.Context, c policy.Caller, id, lease uuid.UUID, r Report) error {
 	if r.Resume != nil {
 		return s.suspend(ctx, c, id, lease, r)
@@ -144,6 +144,9 @@ func (s *Service) Report(ctx context.Context, c policy.Caller, id, lease uuid.UU
 	ch := change{
 		id: id, lease: &lease, caller: c, status: r.Status, progress: clamped(r.Progress), output: r.Output,
 		retryable: r.Retryable, release: r.Release, events: slices.Clone(r.Events),
+	}
+	if r.Release && c.Lease != nil {
+		return fault.InvalidFields([]fault.Field{{Path: "body.release", Message: "is for the worker to say"}})
 	}
 	switch {
 	case r.Release:
@@ -190,6 +193,9 @@ func (s *Service) Report(ctx context.Context, c policy.Caller, id, lease uuid.UU
 		return nil
 	}
 	_, err := s.apply(ctx, &s.reports, ch)
+	if err == nil && c.Lease != nil && r.Status.Terminal() {
+		s.tellHolder(ctx, id)
+	}
 	return err
 }
 
@@ -369,7 +375,7 @@ func writeChanges(ctx context.Context, db interface {
 	for i, ch := range changes {
 		byID[ch.id], ch.applied = ch, false
 		ids[i], leases[i], users[i], projects[i], everywhere[i] = ch.id, ch.lease, ch.caller.UserID, ch.caller.ProjectID, ch.caller.AllProjects
-		anybodys[i], allowed[i], statuses[i], waiting[i] = ownerOf(ch.caller) == "", arrayOf(ch.allowed()), string(ch.status), string(ch.waitingReason)
+		anybodys[i], allowed[i], statuses[i], waiting[i] = holderOf(ch.caller) == "", arrayOf(ch.allowed()), string(ch.status), string(ch.waitingReason)
 		progress[i], outputs[i], faults[i], reasons[i] = ch.progress, ch.output, ch.errorText, ch.reason
 		retryable[i], release[i], events[i] = ch.retryable, ch.release, len(ch.events)
 		for place, e := range ch.events {
@@ -520,7 +526,7 @@ func (s *Service) explain(ctx context.Context, ch *change) error {
 	var lease *uuid.UUID
 	var blockedBy int
 	err := s.pool.QueryRow(ctx, `SELECT status, dispatch, user_id, project_id,
-		CASE WHEN $2 IN ('', (SELECT owner FROM workers w WHERE w.id = worker_id)) THEN lease_token END, blocked_by FROM tasks WHERE id = $1`, ch.id, ownerOf(ch.caller)).
+		CASE WHEN $2 IN ('', (SELECT owner FROM workers w WHERE w.id = worker_id)) THEN lease_token END, blocked_by FROM tasks WHERE id = $1`, ch.id, holderOf(ch.caller)).
 		Scan(&st, &dispatch, &userID, &projectID, &lease, &blockedBy)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows), err == nil && ch.lease == nil && !ch.caller.Sees(projectID, userID):

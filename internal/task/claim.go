@@ -67,6 +67,10 @@ WITH RECURSIVE worker AS MATERIALIZED (
 ), advanced AS (
 	INSERT INTO turns (project_id, tag) SELECT project_id, max(tag) FROM claimed GROUP BY project_id
 	ON CONFLICT (project_id) DO UPDATE SET tag = greatest(turns.tag, excluded.tag)
+), spent AS (
+	UPDATE concurrency_limits l SET tokens = r.tokens - c.n, filled_at = r.at
+	FROM rates r JOIN (SELECT agent_id, count(*) AS n FROM claimed GROUP BY agent_id) c USING (agent_id)
+	WHERE l.kind = 'agent' AND l.name = r.agent_id
 ), audited AS (
 	` + audit.InsertSQL(5, `JOIN (SELECT id, project_id, row_number() OVER (ORDER BY id) AS n FROM claimed) c USING (n)`,
 	map[string]string{"resource_id": "c.id::text", "project_id": "c.project_id"}) + `
@@ -145,9 +149,13 @@ func (s *Service) claim(ctx context.Context, c policy.Caller, workerID string, m
 			for _, f := range all {
 				if f.LeaseToken != uuid.Nil {
 					leases = append(leases, f.Lease)
-				} else if again = true; !s.parked.Swap(true) { // others stood behind it
+					continue
+				}
+				again = true // others stood behind it
+				if !s.parked.Swap(true) {
 					s.bus.Publish(stream.Signal{Topic: stream.TasksParked})
 				}
+				poke(s.sweepSoon) // for whatever is held back until a time
 			}
 			return err
 		})

@@ -3,6 +3,7 @@ package task
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -13,8 +14,11 @@ import (
 // Delay says why a task does not run.
 type Delay struct {
 	Reason PendingReason
-	// Limit is, with PendingLimit, the one that has no room, as kind:name.
+	// Limit is, with PendingLimit, the one that has no room, as kind:name, and
+	// with PendingBudget whose nothing is left of.
 	Limit string
+	// Pause is, with PendingPaused, what is paused.
+	Pause *Pause
 	// Ahead is, with PendingTurn, how many tasks of the project come before, up
 	// to 1,000.
 	Ahead int
@@ -28,6 +32,9 @@ const (
 	PendingDependency PendingReason = "dependency" // tasks that it depends on have not completed
 	PendingNotBefore  PendingReason = "not-before" // its time has not come
 	PendingLimit      PendingReason = "limit"      // a limit on what runs at once is reached
+	PendingRate       PendingReason = "rate"       // as many tasks of the agent were begun as may be for now
+	PendingPaused     PendingReason = "paused"     // its agent or session is paused
+	PendingBudget     PendingReason = "budget"     // nothing is left of the session's or project's
 	PendingNoWorker   PendingReason = "no-worker"  // no worker is there that could be given it
 	PendingTurn       PendingReason = "turn"       // others come before, or the workers are busy
 )
@@ -39,6 +46,9 @@ const maxAhead = 1000
 var pendingSQL = fmt.Sprintf(`
 SELECT CASE
 	WHEN t.blocked_by > 0 THEN 'dependency'
+	WHEN t.parked_by LIKE 'paused-%%' THEN 'paused'
+	WHEN t.parked_by LIKE 'rate:%%' THEN 'rate'
+	WHEN t.parked_by ~ '^(project|session)-budget:' THEN 'budget'
 	WHEN t.parked_by <> '' THEN 'limit'
 	WHEN t.run_after > clock_timestamp() THEN 'not-before'
 	WHEN NOT EXISTS (
@@ -47,7 +57,7 @@ SELECT CASE
 			AND (w.projects IS NULL OR t.project_id = ANY (w.projects)) AND t.requires <@ w.labels AND t.labels @> w.only_labels
 	) THEN 'no-worker'
 	ELSE 'turn' END AS reason,
-	t.parked_by AS "limit",
+	regexp_replace(t.parked_by, '^(project|session)-budget:', '\1:') AS "limit",
 	(SELECT count(*) FROM (
 		SELECT FROM tasks a WHERE a.claimable AND a.project_id = t.project_id AND (a.rank, a.id) < (t.rank, t.id) LIMIT %d
 	) ahead)::int AS ahead
@@ -68,7 +78,7 @@ func (s *Service) delay(ctx context.Context, id uuid.UUID) (*Delay, error) {
 	if err != nil {
 		return nil, postgres.Fault(fmt.Errorf("explain why task %s waits: %w", id, err))
 	}
-	found, err := pgx.CollectRows(rows, pgx.RowToStructByName[Delay])
+	found, err := pgx.CollectRows(rows, pgx.RowToStructByNameLax[Delay])
 	if err != nil {
 		return nil, postgres.Fault(fmt.Errorf("explain why task %s waits: %w", id, err))
 	}
@@ -78,6 +88,13 @@ func (s *Service) delay(ctx context.Context, id uuid.UUID) (*Delay, error) {
 	p := found[0]
 	if p.Reason != PendingTurn {
 		p.Ahead = 0
+	}
+	if p.Reason == PendingPaused {
+		kind, name, _ := strings.Cut(strings.TrimPrefix(p.Limit, "paused-"), ":")
+		p.Limit = ""
+		if p.Pause, err = s.pause(ctx, PauseKind(kind), name); err != nil {
+			return nil, err
+		}
 	}
 	return &p, nil
 }

@@ -192,7 +192,7 @@ func (g *granted) use(ctx context.Context, tx pgx.Tx, t Task, q Question) (Quest
 	}{g.ID.String(), q.ID.String()}); err != nil {
 		return q, fmt.Errorf("encode what was granted: %w", err)
 	}
-	if q, _, err = end(ctx, tx, q, Approved, a, "grant:"+g.ID.String()); err != nil {
+	if q, _, _, err = end(ctx, tx, q, Approved, a, "grant:"+g.ID.String()); err != nil {
 		return q, err
 	}
 	return q, audit.Append(ctx, tx, entry)

@@ -22,6 +22,8 @@ const (
 	lookInterval = 2 * time.Second
 	// idleLookInterval is the same while nobody follows and no worker has work.
 	idleLookInterval = 10 * time.Second
+	// minRefill is how often it is looked at most whether rates let tasks go.
+	minRefill = 50 * time.Millisecond
 	// tidyInterval is how often partitions and leftovers are looked after.
 	tidyInterval = 10 * time.Minute
 )
@@ -100,7 +102,7 @@ func (s *Service) busy() bool {
 // sweep next.
 func (s *Service) sweep(ctx context.Context) (time.Duration, error) {
 	var due int
-	var next, tick, bound, expiry, lease *float64
+	var next, tick, bound, expiry, lease, refill *float64
 	var queued bool
 	err := postgres.Retry(ctx, func() error {
 		return s.pool.QueryRow(ctx, `
@@ -122,8 +124,10 @@ func (s *Service) sweep(ctx context.Context) (time.Duration, error) {
 				(SELECT deadline_at FROM tasks WHERE deadline_at IS NOT NULL AND completed_at IS NULL ORDER BY 1 LIMIT 1)
 			) bounds),
 			(SELECT extract(epoch FROM min(expires_at) - clock_timestamp())::float8 FROM questions WHERE status = 'open'),
-			(SELECT extract(epoch FROM min(lease_expires_at) - clock_timestamp())::float8 FROM tasks WHERE lease_token IS NOT NULL)`).
-			Scan(&due, &next, &tick, &queued, &bound, &expiry, &lease)
+			(SELECT extract(epoch FROM min(lease_expires_at) - clock_timestamp())::float8 FROM tasks WHERE lease_token IS NOT NULL),
+			(WITH `+ratesSQL+` SELECT min((floor(tokens) + 1 - tokens) / per_second)::float8 FROM rates r
+			WHERE EXISTS (SELECT FROM tasks WHERE parked_by = 'rate:' || r.agent_id AND parked_by <> '' AND completed_at IS NULL))`).
+			Scan(&due, &next, &tick, &queued, &bound, &expiry, &lease, &refill)
 	})
 	if err != nil {
 		return min(s.lease, sweepInterval), fmt.Errorf("offer tasks whose time has come: %w", err)
@@ -136,6 +140,9 @@ func (s *Service) sweep(ctx context.Context) (time.Duration, error) {
 		if seconds != nil {
 			wait = min(wait, max(0, time.Duration(*seconds*float64(time.Second)))+time.Millisecond)
 		}
+	}
+	if refill != nil { // one task of an agent with a rate can be begun then
+		wait = min(wait, max(minRefill, time.Duration(*refill*float64(time.Second))))
 	}
 	if s.parked.Load() { // signals can be lost
 		poke(s.unparkSoon)

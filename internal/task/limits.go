@@ -119,6 +119,9 @@ func (n *New) faults(at string) []fault.Field {
 			bad(field, "%s", message)
 		}
 	}
+	if n.Budget != nil {
+		found = append(found, n.Budget.faults(at+".budget")...)
+	}
 	if message := objectFault(n.Metadata); message != "" {
 		bad("metadata", "%s", message)
 	}

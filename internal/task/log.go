@@ -113,13 +113,19 @@ type Attributes struct {
 	TaskCreated  time.Time
 }
 
-// Head returns the place after everything that is settled by now.
-func (s *Service) Head(ctx context.Context) (Position, error) {
-	var p Position
-	if err := s.pool.QueryRow(ctx, `SELECT pg_snapshot_xmin(pg_current_snapshot())`).Scan(&p.Tx); err != nil {
-		return p, postgres.Fault(fmt.Errorf("read the head of the log: %w", err))
+// Ends returns the place after everything that is settled by now, and the oldest
+// place after which nothing is missing: events from before may be past
+// retention.
+func (s *Service) Ends(ctx context.Context) (head, oldest Position, err error) {
+	var forgotten uint64
+	err = s.pool.QueryRow(ctx, `SELECT pg_snapshot_xmin(pg_current_snapshot()), forgotten FROM task_log`).Scan(&head.Tx, &forgotten)
+	if err != nil {
+		return head, oldest, postgres.Fault(fmt.Errorf("read the ends of the log: %w", err))
 	}
-	return p, nil
+	if forgotten > 0 {
+		oldest.Tx = forgotten + 1
+	}
+	return head, oldest, nil
 }
 
 // ReadLog returns up to 500 events, or about a megabyte, of all tasks that come after a place, in an
@@ -176,7 +182,8 @@ func (s *Service) restoreOrder(ctx context.Context) error {
 	if err == nil && foreign {
 		s.log.WarnContext(ctx, "the database was restored from a dump: cursors of GET /v1/stream from before start over")
 		_, err = s.pool.Exec(ctx, `
-			WITH earlier AS (UPDATE tasks SET last_txid = '3' WHERE last_txid > pg_snapshot_xmax(pg_current_snapshot()))
+			WITH earlier AS (UPDATE tasks SET last_txid = '3' WHERE last_txid > pg_snapshot_xmax(pg_current_snapshot())),
+			log AS (UPDATE task_log SET forgotten = '0')
 			UPDATE task_events SET txid = '3' WHERE txid > pg_snapshot_xmax(pg_current_snapshot())`)
 	}
 	if err != nil {

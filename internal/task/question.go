@@ -78,6 +78,8 @@ type NewQuestion struct {
 	// same. All of it must be shown.
 	Remember bool
 	Expires  time.Duration // default: a day
+
+	budget *BudgetUse // asked by the engine itself: may it be raised?
 }
 
 // Choice is one of the answers to choose from.
@@ -110,6 +112,7 @@ type Question struct {
 	SkillID    string          `json:"skillId,omitempty"`
 	Risk       string          `json:"risk,omitempty"`
 	Remember   bool            `json:"remember,omitempty"` // whether its approval can be
+	Budget     *BudgetUse      `json:"budget,omitempty"`   // what is to be raised
 	AskedAt    time.Time       `json:"askedAt"`
 	ExpiresAt  time.Time       `json:"expiresAt"`
 	Status     QuestionStatus  `json:"status"`
@@ -119,7 +122,7 @@ type Question struct {
 }
 
 const questionColumns = `q.id, q.task_id, q.lease_token, q.number, q.project_id, q.user_id, q.kind, q.text, q.choices, q.schema,
-	q.tool, q.skill_id, q.risk, q.remember, q.asked_at, q.expires_at, q.status, q.answer, q.answered_at, q.answered_by`
+	q.tool, q.skill_id, q.risk, q.remember, q.budget, q.asked_at, q.expires_at, q.status, q.answer, q.answered_at, q.answered_by`
 
 var toQuestion = pgx.RowToStructByName[Question]
 
@@ -180,7 +183,7 @@ func lockLeased(ctx context.Context, tx pgx.Tx, c policy.Caller, id, lease uuid.
 // LeaseLost.
 func leased(ctx context.Context, db querier, c policy.Caller, id, lease uuid.UUID) (Task, error) {
 	rows, err := db.Query(ctx, `SELECT `+columns+` FROM tasks t WHERE t.id = $1 AND t.lease_token = $2
-		AND $3 IN ('', (SELECT w.owner FROM workers w WHERE w.id = t.worker_id))`, id, lease, ownerOf(c))
+		AND $3 IN ('', (SELECT w.owner FROM workers w WHERE w.id = t.worker_id))`, id, lease, holderOf(c))
 	if err != nil {
 		return Task{}, postgres.Fault(fmt.Errorf("read task %s: %w", id, err))
 	}
@@ -208,16 +211,16 @@ func (t Task) ask(ctx context.Context, tx pgx.Tx, lease uuid.UUID, n NewQuestion
 	} else if fault.CodeOf(err) != fault.NotFound {
 		return q, err
 	}
-	if t.LastSeq >= MaxEvents {
+	if t.LastSeq >= MaxEvents && n.budget == nil {
 		return Question{}, fault.New(fault.Conflict, "task %s has %d events, the most that a task can have", t.ID, MaxEvents)
 	}
 	rows, err := tx.Query(ctx, `
-		INSERT INTO questions AS q (id, task_id, lease_token, expires_at, kind, project_id, user_id, text, skill_id, risk, remember, choices, schema, tool)
-		SELECT @id, @task, @lease, clock_timestamp() + @expires, @kind, @project, @user, @text, @skill, @risk, @remember, @choices, @schema, @tool
-		WHERE (SELECT count(*) FROM questions WHERE task_id = @task AND status = 'open') < @most
+		INSERT INTO questions AS q (id, task_id, lease_token, expires_at, kind, project_id, user_id, text, skill_id, risk, remember, choices, schema, tool, budget)
+		SELECT @id, @task, @lease, clock_timestamp() + @expires, @kind, @project, @user, @text, @skill, @risk, @remember, @choices, @schema, @tool, @budget
+		WHERE @budget::json IS NOT NULL OR (SELECT count(*) FROM questions WHERE task_id = @task AND status = 'open') < @most
 		RETURNING `+questionColumns, pgx.NamedArgs{
 		"id": n.ID, "task": t.ID, "lease": lease, "expires": n.Expires, "kind": n.Kind, "project": t.ProjectID, "user": t.UserID,
-		"text": n.Text, "skill": n.SkillID, "risk": n.Risk, "remember": n.Remember, "choices": n.Choices, "schema": n.Schema, "tool": n.tool(), "most": MaxOpenQuestions,
+		"text": n.Text, "skill": n.SkillID, "risk": n.Risk, "remember": n.Remember, "choices": n.Choices, "schema": n.Schema, "tool": n.tool(), "budget": n.budget, "most": MaxOpenQuestions,
 	})
 	if err != nil {
 		return Question{}, fmt.Errorf("insert question: %w", err)

@@ -104,7 +104,10 @@ func forgetSome(ctx context.Context, tx pgx.Tx, before uuid.UUID, ended time.Tim
 				DELETE FROM tasks t WHERE t.id = ANY ($1)
 					AND NOT EXISTS (SELECT FROM tasks c WHERE c.parent_task_id = t.id)
 					AND NOT EXISTS (SELECT FROM tasks d WHERE d.depends_on @> ARRAY[t.id] AND d.depends_on <> '{}')
-				RETURNING t.id
+				RETURNING t.id, t.last_txid
+			), log AS (
+				UPDATE task_log SET forgotten = greatest(forgotten, g.last_txid)
+				FROM (SELECT last_txid FROM gone ORDER BY last_txid DESC LIMIT 1) g
 			), files AS (
 				DELETE FROM artifacts a USING gone WHERE a.task_id = gone.id RETURNING a.content_id
 			), contents AS (

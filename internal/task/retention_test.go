@@ -88,8 +88,26 @@ func TestTasksThatEndedLongAgoAreForgottenWithAllThatIsTheirs(t *testing.T) {
 	if there, events := r.partition(t); !there || events != 25 {
 		t.Fatalf("a partition: %v, %d events", there, events)
 	}
+	// Another database's transaction may keep the newest events from being settled.
+	var newest uint64
+	if err := r.pool.QueryRow(ctx, `SELECT max(txid) FROM task_events`).Scan(&newest); err != nil {
+		t.Fatal(err)
+	}
+	var seen task.Position
+	eventually(t, func() bool {
+		head, oldest, err := r.Ends(ctx)
+		if err != nil || oldest != (task.Position{}) {
+			t.Fatalf("before anything is forgotten the log begins at %v, %v", oldest, err)
+		}
+		seen = head
+		return seen.Tx > newest
+	})
 	if err := r.Retain(ctx, false); err != nil {
 		t.Fatal(err)
+	}
+	// Whoever has seen all that is gone has missed nothing.
+	if head, oldest, err := r.Ends(ctx); err != nil || oldest.Tx == 0 || oldest.Tx > seen.Tx || head.Tx < seen.Tx {
+		t.Errorf("the log begins at %v and goes to %v, after one that went to %v; %v", oldest, head, seen, err)
 	}
 	for _, id := range gone {
 		_, err := r.Get(ctx, ann, id)

@@ -29,7 +29,7 @@ func (s *Service) Retry(ctx context.Context, c policy.Caller, id uuid.UUID, key 
 		Description: t.Description, Input: t.Input, AgentID: t.AgentID, SkillID: t.SkillID, Model: t.Model, Thinking: t.Thinking,
 		ProjectID: t.ProjectID, ParentTaskID: t.ParentTaskID, DependsOn: t.DependsOn, Dispatch: t.Dispatch, Priority: t.Priority,
 		ConcurrencyKey: t.ConcurrencyKey, ConcurrencyLimit: t.ConcurrencyLimit,
-		TimeoutSeconds: t.TimeoutSeconds, MaxAttempts: t.MaxAttempts, Labels: t.Labels, Requires: t.Requires, Metadata: t.Metadata,
+		TimeoutSeconds: t.TimeoutSeconds, MaxAttempts: t.MaxAttempts, Budget: t.Budget, Labels: t.Labels, Requires: t.Requires, Metadata: t.Metadata,
 		RetryOf: &id,
 	}
 	return s.Submit(ctx, c, n, key)

@@ -1,6 +1,7 @@
 package task
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -64,13 +65,14 @@ type Schedule struct {
 	// DeadlineSeconds is how late a tick may still be run.
 	DeadlineSeconds int
 	Paused          bool
+	PausedReason    string // why the server has paused it; "": somebody has
 	Task            New
 	// Its tasks are submitted by the rights of this user, in this session.
 	UserID    string
 	SessionID string
 	ProjectID string
 	CreatedAt time.Time
-	UpdatedAt time.Time // the last change by a caller
+	UpdatedAt time.Time // the last change by a caller, or when the server has paused it
 	NextAt    *time.Time
 	QueuedAt  *time.Time // a tick that waits for the run before to end
 	// What came of the last tick. LastTickAt is nil if somebody triggered it.
@@ -86,7 +88,7 @@ type Schedule struct {
 
 // scheduleColumns are the fields of Schedule, qualified with s. Its task is kept
 // as the JSON of a New.
-const scheduleColumns = `s.id, s.name, s.cron, s.time_zone, s.interval_seconds, s.overlap, s.deadline_seconds, s.paused, s.task,
+const scheduleColumns = `s.id, s.name, s.cron, s.time_zone, s.interval_seconds, s.overlap, s.deadline_seconds, s.paused, s.paused_reason, s.task,
 	s.user_id, s.session_id, s.project_id, s.created_at, s.updated_at, s.next_at, s.queued_at,
 	s.last_tick_at, s.last_run_at, s.last_result, s.last_reason, s.last_task_id, s.missed`
 
@@ -129,13 +131,69 @@ const (
 	actionUpdateSchedule = "schedule.update"
 	actionDeleteSchedule = "schedule.delete"
 	actionRunSchedule    = "schedule.run"
+	actionPauseSchedule  = "schedule.pause"
 )
 
-// CreateSchedule keeps a new schedule of c's.
+// CreateSchedule keeps a new schedule of c's. With a key, the same request by the
+// same user returns the schedule that it made when it came first, as that is by
+// now, for as long as there is one; another request with that key is refused as
+// IdempotencyMismatch.
 //
 // It returns Invalid with the fields that are outside their limits, and for its
 // task AgentUnavailable and Forbidden as [Service.Submit] does.
-func (s *Service) CreateSchedule(ctx context.Context, c policy.Caller, n NewSchedule) (Schedule, error) {
+func (s *Service) CreateSchedule(ctx context.Context, c policy.Caller, n NewSchedule, key string) (Schedule, error) {
+	if err := fault.InvalidFields(keyFaults(key)); err != nil {
+		return Schedule{}, err
+	}
+	if key == "" {
+		return s.createSchedule(ctx, c, n, "", nil)
+	}
+	hash, err := hashOf(n)
+	if err != nil {
+		return Schedule{}, err
+	}
+	sc, err := s.createSchedule(ctx, c, n, key, hash)
+	if err == nil || fault.CodeOf(err) == fault.Unavailable {
+		return sc, err
+	}
+	// What is refused now may have been accepted when it came first.
+	first, found, replay := s.scheduleOf(ctx, c, n, key, hash)
+	switch {
+	case replay != nil && (found || errors.Is(err, errKeyUsed)):
+		return Schedule{}, replay
+	case found:
+		return first, nil
+	case errors.Is(err, errKeyUsed): // and deleted since
+		return Schedule{}, fault.New(fault.Conflict, "the schedule of this Idempotency-Key was deleted meanwhile; try again")
+	}
+	return Schedule{}, err
+}
+
+// scheduleOf returns the schedule that was made with the key, if there is one. It
+// returns IdempotencyMismatch if that was another request.
+func (s *Service) scheduleOf(ctx context.Context, c policy.Caller, n NewSchedule, key string, hash []byte) (sc Schedule, found bool, err error) {
+	type keyed struct {
+		Schedule
+		IdempotencyHash []byte
+	}
+	rows, err := s.pool.Query(ctx, `SELECT `+scheduleColumns+`, s.idempotency_hash FROM schedules s
+		WHERE s.idempotency_user = $1 AND s.project_id = $2 AND s.idempotency_key = $3`, c.UserID, cmp.Or(n.Task.ProjectID, c.ProjectID), key)
+	if err != nil {
+		return sc, false, postgres.Fault(fmt.Errorf("read schedule by key: %w", err))
+	}
+	first, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[keyed])
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return sc, false, nil
+	case err != nil:
+		return sc, false, postgres.Fault(fmt.Errorf("read schedule by key: %w", err))
+	case !c.Sees(first.ProjectID, first.UserID) || !bytes.Equal(first.IdempotencyHash, hash):
+		return sc, true, keyMismatch()
+	}
+	return first.Schedule, true, nil
+}
+
+func (s *Service) createSchedule(ctx context.Context, c policy.Caller, n NewSchedule, key string, hash []byte) (Schedule, error) {
 	id, err := uuid.NewV7()
 	if err != nil {
 		return Schedule{}, fmt.Errorf("make a schedule id: %w", err)
@@ -156,11 +214,18 @@ func (s *Service) CreateSchedule(ctx context.Context, c policy.Caller, n NewSche
 		if sc.UpdatedAt = sc.CreatedAt; !sc.Paused {
 			sc.NextAt = sc.first(sc.CreatedAt)
 		}
-		if _, err := tx.Exec(ctx, `INSERT INTO schedules (id, created_at, updated_at, next_at, interval_seconds, deadline_seconds, paused,
-				overlap, user_id, session_id, project_id, name, cron, time_zone, task)
+		args := sc.args()
+		args["key"], args["hash"] = key, hash
+		tag, err := tx.Exec(ctx, `INSERT INTO schedules (id, created_at, updated_at, next_at, interval_seconds, deadline_seconds, paused,
+				overlap, user_id, session_id, project_id, name, cron, time_zone, task, idempotency_user, idempotency_key, idempotency_hash)
 			VALUES (@id, @created, @created, @next, @interval, @deadline, @paused,
-				@overlap, @user, @session, @project, @name, @cron, @zone, @task)`, sc.args()); err != nil {
+				@overlap, @user, @session, @project, @name, @cron, @zone, @task, CASE WHEN @key <> '' THEN @user END, nullif(@key, ''), @hash)
+			ON CONFLICT (idempotency_user, project_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING`, args)
+		switch {
+		case err != nil:
 			return fmt.Errorf("create schedule: %w", err)
+		case tag.RowsAffected() == 0:
+			return errKeyUsed
 		}
 		return audit.Append(ctx, tx, entry)
 	})
@@ -264,6 +329,7 @@ func (s *Service) UpdateSchedule(ctx context.Context, c policy.Caller, id uuid.U
 		args["now"], args["anew"] = now, anew
 		rows, err := tx.Query(ctx, `UPDATE schedules s SET updated_at = @now, interval_seconds = @interval, deadline_seconds = @deadline, paused = @paused,
 				overlap = @overlap, user_id = @user, session_id = @session, name = @name, cron = @cron, time_zone = @zone, task = @task,
+				paused_reason = CASE WHEN @paused AND @user = s.user_id THEN s.paused_reason ELSE '' END,
 				next_at = CASE WHEN @paused THEN NULL WHEN @anew THEN @next ELSE s.next_at END,
 				queued_at = CASE WHEN NOT @paused AND @overlap = 'queue' THEN s.queued_at END
 			WHERE s.id = @id AND s.updated_at = @updated RETURNING `+scheduleColumns, args)

@@ -59,6 +59,7 @@ type verdict struct {
 	caller   policy.Caller
 	request  policy.Request
 	decision policy.Decision
+	orphaned bool  // whoever it belongs to is gone
 	trouble  error // why nothing can run it
 }
 
@@ -69,7 +70,7 @@ func (s *Service) judge(ctx context.Context, sc Schedule) (v verdict, err error)
 	switch {
 	case fault.CodeOf(err) == fault.Unauthenticated:
 		v.caller = policy.Caller{UserID: sc.UserID, SessionID: sc.SessionID, ProjectID: sc.ProjectID}
-		v.decision = policy.Decision{Layer: policy.LayerSession, Reason: err.Error()}
+		v.decision, v.orphaned = policy.Decision{Layer: policy.LayerSession, Reason: err.Error()}, true
 		return v, nil
 	case err != nil:
 		return v, err
@@ -146,6 +147,7 @@ type outcome struct {
 	result RunResult // "": there was nothing to run
 	reason string
 	taskID *uuid.UUID
+	paused string // why it is paused from now on; "": it is not
 }
 
 // runTick does what is to be done for a schedule that the transaction holds.
@@ -168,7 +170,15 @@ func (s *Service) runTick(ctx context.Context, tx pgx.Tx, sc Schedule, g timing,
 		o.result, o.reason = RunDenied, v.decision.Reason
 		entry := audit.NewEntry(v.caller, actionRunSchedule, scheduleResource, sc.ID.String(), v.decision)
 		entry.ProjectID = sc.ProjectID
-		err = audit.Append(ctx, tx, entry)
+		entries := []audit.Entry{entry}
+		if v.orphaned { // for good: nothing would come of any later tick
+			o.next, o.queued, o.paused = nil, nil, fmt.Sprintf("%s, by whose rights its task is submitted, is gone: %s", sc.UserID, v.decision.Reason)
+			d := policy.Decision{Allowed: true, Layer: policy.LayerSession, Reason: o.paused}
+			pause := audit.NewEntry(policy.Caller{UserID: "system"}, actionPauseSchedule, scheduleResource, sc.ID.String(), d)
+			pause.ProjectID = sc.ProjectID
+			entries = append(entries, pause)
+		}
+		err = audit.Append(ctx, tx, entries...)
 	case v.trouble != nil:
 		o.result, o.reason = RunFailed, v.trouble.Error()
 	case len(open) > 0 && sc.Overlap == OverlapQueue && o.queued == nil:
@@ -239,9 +249,12 @@ func record(ctx context.Context, tx pgx.Tx, id uuid.UUID, o outcome) error {
 			last_run_at = CASE WHEN @result = '' THEN last_run_at ELSE clock_timestamp() END,
 			last_result = CASE WHEN @result = '' THEN last_result ELSE @result END,
 			last_reason = CASE WHEN @result = '' THEN last_reason ELSE @reason END,
-			last_task_id = coalesce(@task, last_task_id)
+			last_task_id = coalesce(@task, last_task_id),
+			-- Whoever is about to change it must not let it go on unawares.
+			paused = paused OR @paused <> '', paused_reason = CASE WHEN @paused = '' THEN paused_reason ELSE @paused END,
+			updated_at = CASE WHEN @paused = '' THEN updated_at ELSE clock_timestamp() END
 		WHERE id = @id`, pgx.NamedArgs{
-		"id": id, "next": o.next, "queued": o.queued, "missed": o.missed, "tick": tick, "result": o.result, "reason": o.reason, "task": o.taskID,
+		"id": id, "next": o.next, "queued": o.queued, "missed": o.missed, "tick": tick, "result": o.result, "reason": o.reason, "task": o.taskID, "paused": o.paused,
 	})
 	if err != nil {
 		return fmt.Errorf("record the run of schedule %s: %w", id, err)

@@ -99,7 +99,7 @@ func (r rig) hourly(t *testing.T, c policy.Caller, change func(*task.NewSchedule
 	if change != nil {
 		change(&n)
 	}
-	sc, err := r.CreateSchedule(t.Context(), c, n)
+	sc, err := r.CreateSchedule(t.Context(), c, n, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -437,14 +437,113 @@ func TestWhatIsDeniedByTheTimeOfTheTickIsNotSubmitted(t *testing.T) {
 			if runs := r.runs(t, sc.ID); len(runs) != 1 || runs[0].Status != task.Pending {
 				t.Errorf("the runs are %v: nothing is submitted, nor replaced", statuses(runs))
 			}
-			if now.LastResult != task.RunDenied || now.LastReason == "" || !now.NextAt.After(time.Now()) {
-				t.Errorf("the schedule says %q: %q", now.LastResult, now.LastReason)
+			if now.LastResult != task.RunDenied || now.LastReason == "" || now.Paused != (what == "the user is gone") || !now.Paused && !now.NextAt.After(time.Now()) {
+				t.Errorf("the schedule says %q: %q; it comes at %v", now.LastResult, now.LastReason, now.NextAt)
 			}
 			if got := r.audited(t, "schedule.run"); !slices.Equal(got, []string{"denied ann shop schedule"}) {
 				t.Errorf("the audit log has %v", got)
 			}
 		})
 	}
+}
+
+func TestAScheduleWithoutAnOwnerPausesItselfOnceAndSaysWhy(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	ctx := t.Context()
+	sc := r.hourly(t, annInShop, func(n *task.NewSchedule) { n.Overlap = task.OverlapQueue })
+	r.comeUp(t, time.Hour)
+	r.sweep(t)
+	r.rights.gone = map[string]bool{"ann": true}
+	for range 3 { // of which the first is refused, and waits for no run any more
+		r.comeUp(t, time.Hour)
+		r.sweep(t)
+	}
+	now := r.schedule(t, sc.ID)
+	if !now.Paused || now.NextAt != nil || now.QueuedAt != nil || !strings.HasPrefix(now.PausedReason, "ann, by whose rights its task is submitted, is gone: ") {
+		t.Errorf("the schedule is paused: %v (%s), and comes at %v", now.Paused, now.PausedReason, now.NextAt)
+	}
+	if got := r.audited(t, "schedule.pause"); !slices.Equal(got, []string{"allowed system shop schedule"}) {
+		t.Errorf("the audit log has %v", got)
+	}
+	if got := r.audited(t, "schedule.run"); len(got) != 1 {
+		t.Errorf("the audit log has %v", got)
+	}
+	// What somebody has read before must not bring it back unawares.
+	if same, err := r.UpdateSchedule(ctx, bobInShop, sc.ID, task.SchedulePatch{Paused: new(true)}); err != nil || same.PausedReason != now.PausedReason {
+		t.Errorf("paused once more it says %q, %v", same.PausedReason, err)
+	}
+	// Resumed without a new owner it gets no further.
+	if resumed, err := r.UpdateSchedule(ctx, bobInShop, sc.ID, task.SchedulePatch{Paused: new(false)}); err != nil || resumed.PausedReason != "" || resumed.UserID != "ann" || resumed.NextAt == nil {
+		t.Errorf("resumed: %+v, %v", resumed, err)
+	}
+	r.comeUp(t, time.Hour)
+	r.sweep(t)
+	if again := r.schedule(t, sc.ID); !again.Paused || again.PausedReason == "" {
+		t.Errorf("it goes on: %+v", again)
+	}
+	taken, err := r.UpdateSchedule(ctx, bobInShop, sc.ID, task.SchedulePatch{Name: new("bob's now"), Paused: new(false)})
+	if err != nil || taken.UserID != "bob" || taken.PausedReason != "" {
+		t.Fatalf("taken over: %+v, %v", taken, err)
+	}
+	r.comeUp(t, time.Hour)
+	r.sweep(t)
+	if now := r.schedule(t, sc.ID); now.Paused || now.LastResult == task.RunDenied {
+		t.Errorf("with a new owner it says %q: %q", now.LastResult, now.LastReason)
+	}
+}
+
+func TestAScheduleIsMadeOnceForAKey(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	ctx := t.Context()
+	n := task.NewSchedule{Name: "report", IntervalSeconds: 3600, Task: task.New{Description: "d", Labels: map[string]string{"a": "1"}}}
+	made := make([]task.Schedule, 8)
+	var all sync.WaitGroup
+	for i := range made {
+		all.Go(func() {
+			var err error
+			if made[i], err = r.CreateSchedule(ctx, annInShop, n, "key"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	for _, sc := range made {
+		if sc.ID != made[0].ID {
+			t.Errorf("one key made %s and %s", made[0].ID, sc.ID)
+		}
+	}
+	if got := r.audited(t, "schedule.create"); len(got) != 1 {
+		t.Errorf("the audit log has %v", got)
+	}
+	other := n
+	other.IntervalSeconds = 7200
+	_, err := r.CreateSchedule(ctx, annInShop, other, "key")
+	wantFault(t, err, fault.IdempotencyMismatch)
+	_, err = r.CreateSchedule(ctx, annInShop, n, strings.Repeat("k", task.MaxKeyBytes+1))
+	wantFault(t, err, fault.Invalid)
+	// Keys are a user's own, in a project.
+	for _, c := range []policy.Caller{bobInShop, ann} {
+		if sc, err := r.CreateSchedule(ctx, c, n, "key"); err != nil || sc.ID == made[0].ID {
+			t.Errorf("%s of project %q gets %s, %v", c.UserID, c.ProjectID, sc.ID, err)
+		}
+	}
+	// Whoever has taken it over, and whatever is allowed by now, it was made.
+	if _, err := r.UpdateSchedule(ctx, bobInShop, made[0].ID, task.SchedulePatch{Name: new("bob's now")}); err != nil {
+		t.Fatal(err)
+	}
+	r.rights.forbid("general-purpose", "not any more")
+	if sc, err := r.CreateSchedule(ctx, annInShop, n, "key"); err != nil || sc.ID != made[0].ID || sc.Name != "bob's now" {
+		t.Errorf("repeated it is %+v, %v", sc, err)
+	}
+	_, err = r.CreateSchedule(ctx, annInShop, n, "another")
+	wantFault(t, err, fault.Forbidden)
+	if err := r.DeleteSchedule(ctx, bobInShop, made[0].ID); err != nil {
+		t.Fatal(err)
+	}
+	_, err = r.CreateSchedule(ctx, annInShop, n, "key")
+	wantFault(t, err, fault.Forbidden)
 }
 
 func TestWhatCannotRunIsRecordedAndTriedAgainAtTheNextTick(t *testing.T) {
@@ -586,16 +685,16 @@ func TestSchedulesThatMakeNoSenseAreRefused(t *testing.T) {
 	} {
 		n := task.NewSchedule{Name: "report", IntervalSeconds: 3600, Task: task.New{Description: "d"}}
 		change(&n)
-		_, err := r.CreateSchedule(t.Context(), annInShop, n)
+		_, err := r.CreateSchedule(t.Context(), annInShop, n, "")
 		var f *fault.Error
 		if !errors.As(err, &f) || f.Code != fault.Invalid || len(f.Fields) != 1 || f.Fields[0].Path != strings.Fields(field)[0] {
 			t.Errorf("%s: %v", field, err)
 		}
 	}
-	_, err := r.CreateSchedule(t.Context(), annInShop, task.NewSchedule{Name: "n", IntervalSeconds: 60, Task: task.New{Description: "d", AgentID: "idle"}})
+	_, err := r.CreateSchedule(t.Context(), annInShop, task.NewSchedule{Name: "n", IntervalSeconds: 60, Task: task.New{Description: "d", AgentID: "idle"}}, "")
 	wantFault(t, err, fault.AgentUnavailable)
 	r.rights.forbid("general-purpose", "no")
-	_, err = r.CreateSchedule(t.Context(), annInShop, task.NewSchedule{Name: "n", IntervalSeconds: 60, Task: task.New{Description: "d"}})
+	_, err = r.CreateSchedule(t.Context(), annInShop, task.NewSchedule{Name: "n", IntervalSeconds: 60, Task: task.New{Description: "d"}}, "")
 	wantFault(t, err, fault.Forbidden)
 	if all, _, err := r.Schedules(t.Context(), root, uuid.Max, 10); err != nil || len(all) != 0 {
 		t.Errorf("%d were made, %v", len(all), err)

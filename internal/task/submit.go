@@ -48,6 +48,7 @@ type New struct {
 	SilenceSeconds   int        // how long an agent may say nothing; 0: any time
 	RetryOn          []string   // the reasons of failures that are tried again; none: all that may be
 	MaxAttempts      int        // default: 1
+	Budget           *Budget    `json:",omitempty"`
 	Labels           map[string]string
 	Requires         map[string]string // labels that its worker must have
 	Metadata         json.RawMessage   `json:",omitempty"` // none would be read back as null
@@ -91,9 +92,7 @@ func (s *Service) submit(ctx context.Context, c policy.Caller, batch []New, at f
 		faults = append(faults, batch[i].place(c, at(i))...)
 		faults = append(faults, batch[i].faults(at(i))...)
 	}
-	if len(key) > MaxKeyBytes || !utf8.ValidString(key) {
-		faults = append(faults, fault.Field{Path: "header.Idempotency-Key", Message: fmt.Sprintf("must have at most %d bytes of UTF-8", MaxKeyBytes)})
-	}
+	faults = append(faults, keyFaults(key)...)
 	if err := fault.InvalidFields(faults); err != nil {
 		return nil, err
 	}
@@ -115,6 +114,14 @@ func (s *Service) submit(ctx context.Context, c policy.Caller, batch []New, at f
 		}
 	}
 	return tasks, err
+}
+
+// keyFaults lists what is wrong with an Idempotency-Key.
+func keyFaults(key string) []fault.Field {
+	if len(key) > MaxKeyBytes || !utf8.ValidString(key) {
+		return []fault.Field{{Path: "header.Idempotency-Key", Message: fmt.Sprintf("must have at most %d bytes of UTF-8", MaxKeyBytes)}}
+	}
+	return nil
 }
 
 // accept checks a submission against the present state and keeps it. It
@@ -174,6 +181,9 @@ func (n *New) setDefaults() {
 	if n.MaxAttempts == 0 {
 		n.MaxAttempts = 1
 	}
+	if n.Budget != nil && n.Budget.OnExceeded == "" {
+		n.Budget = &Budget{Most: n.Budget.Most, OnExceeded: FailExceeded}
+	}
 	for _, at := range []**time.Time{&n.RunAfter, &n.ExpiresAt, &n.DeadlineAt} {
 		if *at != nil {
 			*at = new((*at).UTC())
@@ -195,7 +205,7 @@ func (n *New) task(id uuid.UUID, userID string) Task {
 		Model: n.Model, Thinking: n.Thinking, SessionID: n.SessionID, ProjectID: n.ProjectID,
 		ParentTaskID: n.ParentTaskID, DependsOn: n.DependsOn, Dispatch: n.Dispatch, Priority: n.Priority, ConcurrencyKey: n.ConcurrencyKey, ConcurrencyLimit: n.ConcurrencyLimit,
 		RunAfter: n.RunAfter, TimeoutSeconds: n.TimeoutSeconds, ExpiresAt: n.ExpiresAt, DeadlineAt: n.DeadlineAt,
-		SilenceSeconds: n.SilenceSeconds, RetryOn: append([]string{}, n.RetryOn...), MaxAttempts: n.MaxAttempts,
+		SilenceSeconds: n.SilenceSeconds, RetryOn: append([]string{}, n.RetryOn...), MaxAttempts: n.MaxAttempts, Budget: n.Budget,
 		Labels: n.Labels, Requires: labelsOf(n.Requires), Metadata: n.Metadata, RetryOf: n.RetryOf,
 	}
 }
@@ -396,22 +406,22 @@ var insertSQL = `
 WITH input AS (
 	SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
 		$8::text[], $9::text[], $10::uuid[], $11::text[], $12::text[], $13::int[], $14::timestamptz[], $15::int[],
-		$16::int[], $17::text[], $18::text[], $19::int[], $20::text[], $21::text[], $22::int[], $23::bytea[], $24::text[], $26::text[], $27::int[], $28::uuid[], $29::timestamptz[], $30::timestamptz[], $31::int[], $32::text[])
+		$16::int[], $17::text[], $18::text[], $19::int[], $20::text[], $21::text[], $22::int[], $23::bytea[], $24::text[], $26::text[], $27::int[], $28::uuid[], $29::timestamptz[], $30::timestamptz[], $31::int[], $32::text[], $33::text[])
 	AS i (id, description, input, agent_id, skill_id, model, thinking,
 		session_id, project_id, parent_task_id, depends_on, dispatch, priority, run_after, timeout_seconds,
 		max_attempts, labels, metadata, blocked_by, user_id, key, index, hash, requires, concurrency_key, concurrency_limit, schedule_id,
-		expires_at, deadline_at, silence_seconds, retry_on)
+		expires_at, deadline_at, silence_seconds, retry_on, budget)
 ), ` + queuesSQL + `, inserted AS (
 	INSERT INTO tasks (id, status, description, input, agent_id, skill_id, model, thinking,
 		session_id, project_id, parent_task_id, depends_on, dispatch, priority, run_after, timeout_seconds,
 		max_attempts, labels, metadata, blocked_by, requires, concurrency_key, concurrency_limit, tag, rank, schedule_id,
-		expires_at, deadline_at, silence_seconds, retry_on,
+		expires_at, deadline_at, silence_seconds, retry_on, budget,
 		claimable, user_id, idempotency_key, idempotency_index, idempotency_hash,
 		created_at, updated_at, last_seq, last_txid)
 	SELECT id, 'pending', description, input, agent_id, skill_id, model, thinking,
 		session_id, project_id, parent_task_id, depends_on::uuid[], dispatch, priority, run_after, timeout_seconds,
 		max_attempts, labels::jsonb, metadata::json, blocked_by, requires::jsonb, concurrency_key, concurrency_limit, tag, tag - ` + strconv.Itoa(priorityWorth) + ` * priority, schedule_id,
-		expires_at, deadline_at, silence_seconds, retry_on::text[],
+		expires_at, deadline_at, silence_seconds, retry_on::text[], budget::jsonb,
 		dispatch = 'auto' AND blocked_by = 0 AND (run_after IS NULL OR run_after <= now()),
 		user_id, nullif(key, ''), CASE WHEN key <> '' THEN index END, hash,
 		now(), now(), 1, pg_current_xact_id()
@@ -426,7 +436,7 @@ WITH input AS (
 	SELECT DISTINCT d, id FROM inserted, unnest(depends_on) AS d
 	WHERE d <> ALL ($25::uuid[])
 ), audited AS (
-	` + audit.InsertSQL(33, `WHERE entry.resource_id IN (SELECT id::text FROM inserted)`, nil) + `
+	` + audit.InsertSQL(34, `WHERE entry.resource_id IN (SELECT id::text FROM inserted)`, nil) + `
 )
 SELECT id, created_at FROM inserted`
 
@@ -442,7 +452,7 @@ func insertTasks(ctx context.Context, db querier, news []*insertion, known map[u
 	ids := make([]uuid.UUID, n)
 	parents, schedules := make([]*uuid.UUID, n), make([]*uuid.UUID, n)
 	runAfter, expiries, deadlines := make([]*time.Time, n), make([]*time.Time, n), make([]*time.Time, n)
-	metadata := make([]*string, n)
+	metadata, budgets := make([]*string, n), make([]*string, n)
 	hashes := make([][]byte, n)
 	numbers := make([]int, 7*n)
 	priority, timeout, attempts, blocked, index, atOnce, silence := numbers[:n], numbers[n:2*n], numbers[2*n:3*n], numbers[3*n:4*n], numbers[4*n:5*n], numbers[5*n:6*n], numbers[6*n:]
@@ -473,6 +483,9 @@ func insertTasks(ctx context.Context, db querier, news []*insertion, known map[u
 		if err != nil {
 			return err
 		}
+		if t.Budget != nil {
+			budgets[i] = new(string(encoded(t.Budget)))
+		}
 		if t.Metadata != nil {
 			m := string(t.Metadata)
 			metadata[i] = &m
@@ -488,7 +501,7 @@ func insertTasks(ctx context.Context, db querier, news []*insertion, known map[u
 		ids, text[0], text[1], text[2], text[3], text[4], text[5],
 		text[6], text[7], parents, text[8], text[9], priority, runAfter, timeout,
 		attempts, text[10], metadata, blocked, text[11], text[12], index, hashes, text[13], settled, text[14], atOnce, schedules,
-		expiries, deadlines, silence, text[15],
+		expiries, deadlines, silence, text[15], budgets,
 	}, audit.Args(entries...)...)...)
 	if err != nil {
 		return audit.Fault(fmt.Errorf("insert tasks: %w", err))
@@ -554,15 +567,22 @@ func arrayOf[T ~string](words []T) string {
 
 // requestHash identifies what was asked for, however it was spelt in JSON.
 func requestHash(kind string, batch []New) ([]byte, error) {
-	h := sha256.New()
-	err := json.NewEncoder(h).Encode(struct {
+	return hashOf(struct {
 		Kind  string
 		Batch []New
 	}{kind, batch})
-	if err != nil {
+}
+
+func hashOf(request any) ([]byte, error) {
+	h := sha256.New()
+	if err := json.NewEncoder(h).Encode(request); err != nil {
 		return nil, fault.Wrap(err, fault.Invalid, "metadata must be a JSON object")
 	}
 	return h.Sum(nil), nil
+}
+
+func keyMismatch() error {
+	return fault.New(fault.IdempotencyMismatch, "this Idempotency-Key was used with another request")
 }
 
 // replay gives the first answer to a request again.
@@ -585,7 +605,7 @@ func (s *Service) replay(ctx context.Context, userID string, batch []New, key st
 		return nil, postgres.Fault(fmt.Errorf("read tasks by key: %w", err))
 	}
 	if len(found) == 0 || !bytes.Equal(found[0].IdempotencyHash, hash) {
-		return nil, fault.New(fault.IdempotencyMismatch, "this Idempotency-Key was used with another request")
+		return nil, keyMismatch()
 	}
 	tasks := make([]Task, len(found))
 	for i, f := range found {

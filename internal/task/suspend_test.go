@@ -100,7 +100,7 @@ func TestATaskThatWaitsForAPersonGivesItsWorkerBackAndGoesOnWithTheAnswer(t *tes
 func TestAWaitingTaskWithoutAWorkerCountsAgainstNoLimitAndItsAnswerDoesNotOverstepOne(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	if _, err := r.PutLimit(t.Context(), root, task.Limit{Kind: task.LimitAll, MaxRunning: 1}); err != nil {
+	if _, err := r.PutLimit(t.Context(), root, task.Limit{Kind: task.LimitAll, MaxRunning: new(1)}); err != nil {
 		t.Fatal(err)
 	}
 	id, _, q := r.suspended(t, task.New{})

@@ -45,6 +45,8 @@ type Task struct {
 	DeadlineAt       *time.Time // fails if it has not ended by then
 	SilenceSeconds   int        // how long an agent may say nothing; 0: any time
 	RetryOn          []string   // the reasons of failures that are tried again; none: all that may be
+	Budget           *Budget    // how much it may use; nil: any
+	Usage            *Usage     // how much it has used; nil: nothing
 	StatusReason     string     // why it, or its last attempt, did not succeed
 	CreatedAt        time.Time
 	UpdatedAt        time.Time
@@ -59,7 +61,7 @@ type Task struct {
 // columns are the fields of Task, qualified with t.
 const columns = `t.id, t.status, t.description, t.input, t.agent_id, t.skill_id, t.model, t.thinking,
 	t.session_id, t.project_id, t.user_id, t.parent_task_id, t.schedule_id, t.depends_on, t.dispatch, t.priority, t.concurrency_key, t.concurrency_limit, t.labels, t.requires, t.metadata,
-	t.progress, t.output, t.error, t.waiting_reason, t.attempt, t.max_attempts, t.run_after, t.timeout_seconds, t.expires_at, t.deadline_at, t.silence_seconds, t.retry_on, t.status_reason,
+	t.progress, t.output, t.error, t.waiting_reason, t.attempt, t.max_attempts, t.run_after, t.timeout_seconds, t.expires_at, t.deadline_at, t.silence_seconds, t.retry_on, t.budget, t.usage, t.status_reason,
 	t.created_at, t.updated_at, t.started_at, t.completed_at, t.retry_of, t.retried_by, t.last_seq`
 
 var toTask = pgx.RowToStructByName[Task]
@@ -68,7 +70,7 @@ var toTask = pgx.RowToStructByName[Task]
 // never changes, so the first answer can always be given again.
 func (t Task) asSubmitted() Task {
 	t.Status, t.Progress, t.Output, t.Error, t.WaitingReason, t.StatusReason, t.Attempt = Pending, 0, "", "", "", "", 0
-	t.UpdatedAt, t.StartedAt, t.CompletedAt, t.RetriedBy, t.LastSeq = t.CreatedAt, nil, nil, nil, 1
+	t.UpdatedAt, t.StartedAt, t.CompletedAt, t.RetriedBy, t.Usage, t.LastSeq = t.CreatedAt, nil, nil, nil, nil, 1
 	return t
 }
 

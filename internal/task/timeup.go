@@ -23,6 +23,7 @@ const (
 	ReasonPeople     = "waiting-for-a-person" // likewise, until its questions are answered
 	ReasonDependency = "dependency"           // what it depends on did not complete
 	ReasonDenied     = "denied"               // it is not allowed any more
+	ReasonBudget     = "budget-exceeded"
 )
 
 // timeUpSQL fails the tasks whose time is up, some at a time. Workers that hold

@@ -1,6 +1,7 @@
 package task
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -73,8 +74,18 @@ var orphanedSQL = fmt.Sprintf(`t.updated_at < clock_timestamp() - interval '%[1]
 		AND (o.projects IS NULL OR t.project_id = ANY (o.projects)) AND t.requires <@ o.labels AND t.labels @> o.only_labels)`,
 	int(presence.Seconds()))
 
+// ratesSQL is how many tasks of each agent with a rate may be begun now: as many
+// tokens are in its bucket.
+const ratesSQL = `rates AS MATERIALIZED (
+	SELECT name AS agent_id, clock_timestamp() AS at, rate_tasks / rate_seconds::float8 AS per_second,
+		least(rate_burst, tokens + greatest(0, extract(epoch FROM clock_timestamp() - filled_at)) * rate_tasks / rate_seconds) AS tokens
+	FROM concurrency_limits WHERE rate_tasks IS NOT NULL
+)`
+
 // candidatesSQL finds whose turn it is, up to $3 tasks of those that the worker
-// may be given, and the first limit that has no room for each, if there is one.
+// may be given, and for each the first limit that has no room, or the budget of
+// which nothing is left, if there is one. A task that has used something goes on
+// with its next attempt: it is stopped there, where people can be asked.
 var candidatesSQL = `
 projects (project_id) AS (
 	SELECT (SELECT project_id FROM tasks WHERE claimable ORDER BY project_id LIMIT 1)
@@ -89,7 +100,7 @@ projects (project_id) AS (
 	FROM projects p
 	CROSS JOIN LATERAL (SELECT coalesce(sum(n), 0) AS n FROM running r WHERE r.project_id = p.project_id) busy
 	CROSS JOIN LATERAL (
-		SELECT t.id, t.project_id, t.session_id, t.agent_id, t.concurrency_key, t.concurrency_limit, t.rank,
+		SELECT t.id, t.project_id, t.session_id, t.agent_id, t.concurrency_key, t.concurrency_limit, t.rank, t.usage IS NULL AS unspent,
 			row_number() OVER (ORDER BY t.rank, t.id) AS place
 		FROM tasks t
 		WHERE t.claimable AND t.project_id = p.project_id AND EXISTS (SELECT FROM worker)
@@ -101,8 +112,10 @@ projects (project_id) AS (
 		ORDER BY t.rank, t.id LIMIT $3
 	) c
 	WHERE p.project_id IS NOT NULL ORDER BY turn LIMIT $3
-), judged AS MATERIALIZED (
+), ` + ratesSQL + `, judged AS MATERIALIZED (
 	SELECT c.id, c.turn, CASE
+		WHEN EXISTS (SELECT FROM pauses p WHERE p.kind = 'agent' AND p.name = c.agent_id) THEN 'paused-agent:' || c.agent_id
+		WHEN EXISTS (SELECT FROM pauses p WHERE p.kind = 'session' AND p.name = c.session_id) THEN 'paused-session:' || c.session_id
 		WHEN c.turn + (SELECT coalesce(sum(n), 0) FROM running)
 			> (SELECT max_running FROM concurrency_limits WHERE kind = 'all') THEN 'all:'
 		WHEN row_number() OVER (PARTITION BY c.project_id ORDER BY c.turn)
@@ -115,19 +128,25 @@ projects (project_id) AS (
 			THEN 'session:' || c.session_id
 		WHEN row_number() OVER (PARTITION BY c.agent_id ORDER BY c.turn)
 				+ (SELECT coalesce(sum(n), 0) FROM running r WHERE r.agent_id = c.agent_id)
-			> (SELECT max_running FROM concurrency_limits WHERE kind = 'agent' AND name IN ('', c.agent_id) ORDER BY name DESC LIMIT 1)
+			> (SELECT max_running FROM concurrency_limits WHERE kind = 'agent' AND name IN ('', c.agent_id) AND max_running IS NOT NULL ORDER BY name DESC LIMIT 1)
 			THEN 'agent:' || c.agent_id
 		WHEN c.concurrency_key <> '' AND row_number() OVER (PARTITION BY c.project_id, c.concurrency_key ORDER BY c.turn)
 				+ (SELECT coalesce(sum(n), 0) FROM running r WHERE r.project_id = c.project_id AND r.concurrency_key = c.concurrency_key)
 			> c.concurrency_limit
 			THEN 'key:' || c.project_id || '/' || c.concurrency_key
+		WHEN row_number() OVER (PARTITION BY c.agent_id ORDER BY c.turn) > (SELECT tokens FROM rates r WHERE r.agent_id = c.agent_id)
+			THEN 'rate:' || c.agent_id
+		WHEN c.unspent AND (SELECT EXISTS (SELECT FROM budgets)) THEN CASE
+			WHEN c.project_id <> '' AND budget_exhausted('project', c.project_id) THEN 'project-budget:' || c.project_id
+			WHEN c.session_id <> '' AND budget_exhausted('session', c.session_id) THEN 'session-budget:' || c.session_id
+			ELSE '' END
 		ELSE '' END AS held_by
 	FROM candidates c
 )`
 
 // unparkSQL lets as many tasks as each limit has room for be claimed again.
 var unparkSQL = `
-WITH RECURSIVE held (by) AS (
+WITH RECURSIVE ` + ratesSQL + `, held (by) AS (
 	SELECT (SELECT parked_by FROM tasks WHERE parked_by <> '' AND completed_at IS NULL ORDER BY parked_by LIMIT 1)
 	UNION ALL
 	SELECT (SELECT t.parked_by FROM tasks t WHERE t.parked_by <> '' AND t.parked_by > held.by AND t.completed_at IS NULL ORDER BY t.parked_by LIMIT 1)
@@ -139,9 +158,14 @@ WITH RECURSIVE held (by) AS (
 ), room AS (
 	-- Where there is no limit any more there is room for all.
 	SELECT h.by, coalesce(CASE split_part(h.by, ':', 1)
+		WHEN 'project-budget' THEN CASE WHEN budget_exhausted('project', substr(h.by, strpos(h.by, ':') + 1)) THEN 0 END
+		WHEN 'session-budget' THEN CASE WHEN budget_exhausted('session', substr(h.by, strpos(h.by, ':') + 1)) THEN 0 END
 		WHEN 'key' THEN (SELECT concurrency_limit FROM tasks WHERE parked_by = h.by AND parked_by <> '' AND completed_at IS NULL ORDER BY rank, id LIMIT 1)
+		WHEN 'rate' THEN (SELECT floor(tokens)::int FROM rates r WHERE r.agent_id = substr(h.by, 6))
+		WHEN 'paused-agent' THEN (SELECT 0 FROM pauses WHERE kind = 'agent' AND name = substr(h.by, 14))
+		WHEN 'paused-session' THEN (SELECT 0 FROM pauses WHERE kind = 'session' AND name = substr(h.by, 16))
 		ELSE (SELECT max_running FROM concurrency_limits
-			WHERE kind = split_part(h.by, ':', 1) AND name IN ('', substr(h.by, strpos(h.by, ':') + 1)) ORDER BY name DESC LIMIT 1)
+			WHERE kind = split_part(h.by, ':', 1) AND max_running IS NOT NULL AND name IN ('', substr(h.by, strpos(h.by, ':') + 1)) ORDER BY name DESC LIMIT 1)
 		END, 100000) - coalesce(u.n, 0) AS n
 	FROM held h LEFT JOIN used u USING (by) WHERE h.by IS NOT NULL
 ), freed AS (
@@ -177,13 +201,35 @@ func (s *Service) leftRoom() {
 	}
 }
 
-// Limit is how many tasks may run at once.
+// Limit is how many tasks may run at once, or be begun in a time, or both.
 type Limit struct {
 	Kind       LimitKind
 	Name       string // "" with LimitAll, and for each that has no limit of its own
-	MaxRunning int
+	MaxRunning *int   // nil: any number
+	Rate       *Rate  // of an agent only, and of a named one; nil: any
 	UpdatedAt  time.Time
 	UpdatedBy  string
+}
+
+// Rate is how many tasks may be begun, an attempt counting as one: Tasks in
+// Seconds, on average, and Burst at once.
+type Rate struct {
+	Tasks   int
+	Seconds int
+	Burst   int
+}
+
+// limitColumns are the fields of Limit.
+const limitColumns = `kind, name, max_running, rate_tasks, rate_seconds, rate_burst, updated_at, updated_by`
+
+func toLimit(row pgx.CollectableRow) (Limit, error) {
+	var l Limit
+	var tasks, seconds, burst *int
+	err := row.Scan(&l.Kind, &l.Name, &l.MaxRunning, &tasks, &seconds, &burst, &l.UpdatedAt, &l.UpdatedBy)
+	if tasks != nil {
+		l.Rate = &Rate{Tasks: *tasks, Seconds: *seconds, Burst: *burst}
+	}
+	return l, err
 }
 
 // LimitKind says of what.
@@ -200,6 +246,9 @@ const (
 // MaxLimit is the most that a limit can be.
 const MaxLimit = 1_000_000
 
+// MaxRateSeconds is the longest time that a rate can be about.
+const MaxRateSeconds = 31 * 24 * 3600
+
 // PutLimit bounds how many tasks run at once; those that run already go on.
 //
 // Faults: Invalid; Forbidden unless c administers everything.
@@ -207,12 +256,23 @@ func (s *Service) PutLimit(ctx context.Context, c policy.Caller, l Limit) (Limit
 	if err := l.check(); err != nil {
 		return Limit{}, err
 	}
-	l.UpdatedBy = c.UserID
+	var tasks, seconds, burst *int
+	if l.Rate != nil {
+		tasks, seconds, burst = &l.Rate.Tasks, &l.Rate.Seconds, new(cmp.Or(l.Rate.Burst, l.Rate.Tasks))
+	}
 	err := s.changeLimit(ctx, c, "limit.put", l, func(tx pgx.Tx) error {
-		return tx.QueryRow(ctx, `
-			INSERT INTO concurrency_limits (kind, name, max_running, updated_by) VALUES ($1, $2, $3, $4)
-			ON CONFLICT (kind, name) DO UPDATE SET max_running = $3, updated_by = $4, updated_at = now() RETURNING updated_at`,
-			l.Kind, l.Name, l.MaxRunning, l.UpdatedBy).Scan(&l.UpdatedAt)
+		rows, err := tx.Query(ctx, `
+			INSERT INTO concurrency_limits AS l (kind, name, max_running, updated_by, rate_tasks, rate_seconds, rate_burst, tokens, filled_at)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $7::int, CASE WHEN $7::int IS NOT NULL THEN clock_timestamp() END)
+			ON CONFLICT (kind, name) DO UPDATE SET max_running = $3, updated_by = $4, updated_at = now(), rate_tasks = $5, rate_seconds = $6, rate_burst = $7,
+				tokens = least($7::int, coalesce(l.tokens + extract(epoch FROM clock_timestamp() - l.filled_at) * l.rate_tasks / l.rate_seconds, $7::int)),
+				filled_at = CASE WHEN $7::int IS NOT NULL THEN clock_timestamp() END
+			RETURNING `+limitColumns, l.Kind, l.Name, l.MaxRunning, c.UserID, tasks, seconds, burst)
+		if err != nil {
+			return err
+		}
+		l, err = pgx.CollectExactlyOneRow(rows, toLimit)
+		return err
 	})
 	return l, err
 }
@@ -230,11 +290,11 @@ func (s *Service) DeleteLimit(ctx context.Context, c policy.Caller, kind LimitKi
 
 // Limits returns all limits, by kind and name.
 func (s *Service) Limits(ctx context.Context) ([]Limit, error) {
-	rows, err := s.pool.Query(ctx, `SELECT kind, name, max_running, updated_at, updated_by FROM concurrency_limits ORDER BY kind, name`)
+	rows, err := s.pool.Query(ctx, `SELECT `+limitColumns+` FROM concurrency_limits ORDER BY kind, name`)
 	if err != nil {
 		return nil, postgres.Fault(fmt.Errorf("list limits: %w", err))
 	}
-	limits, err := pgx.CollectRows(rows, pgx.RowToStructByName[Limit])
+	limits, err := pgx.CollectRows(rows, toLimit)
 	if err != nil {
 		return nil, postgres.Fault(fmt.Errorf("list limits: %w", err))
 	}
@@ -255,8 +315,23 @@ func (l Limit) check() error {
 	default:
 		found = append(found, fault.Field{Path: "path.kind", Message: "must be all, project, session or agent"})
 	}
-	if l.MaxRunning < 0 || l.MaxRunning > MaxLimit {
-		found = append(found, fault.Field{Path: "body.maxConcurrentTasks", Message: fmt.Sprintf("must be between 0 and %d", MaxLimit)})
+	bounds := func(field string, value, least, most int) {
+		if value < least || value > most {
+			found = append(found, fault.Field{Path: "body." + field, Message: fmt.Sprintf("must be between %d and %d", least, most)})
+		}
+	}
+	if l.MaxRunning != nil {
+		bounds("maxConcurrentTasks", *l.MaxRunning, 0, MaxLimit)
+	}
+	switch {
+	case l.Rate == nil && l.MaxRunning == nil:
+		found = append(found, fault.Field{Path: "body", Message: "must hold maxConcurrentTasks or rate"})
+	case l.Rate != nil && (l.Kind != LimitAgent || l.Name == ""):
+		found = append(found, fault.Field{Path: "body.rate", Message: "is for an agent, which must be named"})
+	case l.Rate != nil:
+		bounds("rate.tasks", l.Rate.Tasks, 1, MaxLimit)
+		bounds("rate.perSeconds", l.Rate.Seconds, 1, MaxRateSeconds)
+		bounds("rate.burst", l.Rate.Burst, 0, MaxLimit)
 	}
 	return fault.InvalidFields(found)
 }
@@ -276,7 +351,13 @@ func (s *Service) changeLimit(ctx context.Context, c policy.Caller, action strin
 		s.recorder.Record(ctx, entry)
 		return d.Err()
 	}
-	err = postgres.InTx(ctx, s.pool, func(tx pgx.Tx) error {
+	return s.betweenClaims(ctx, entry, fn)
+}
+
+// betweenClaims runs fn and writes the entry in one transaction, while no claim
+// takes place. Tasks that are held back no more are then claimable again.
+func (s *Service) betweenClaims(ctx context.Context, entry audit.Entry, fn func(pgx.Tx) error) error {
+	err := postgres.InTx(ctx, s.pool, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1)`, claimLock); err != nil {
 			return err
 		}

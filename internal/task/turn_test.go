@@ -182,7 +182,7 @@ func TestALimitThatIsRaisedOrRemovedLetsTasksGo(t *testing.T) {
 			r.flood(t, "s", "web", 4, func(n *task.New) { n.AgentID = "a" })
 			put := func(n int) {
 				t.Helper()
-				if _, err := r.PutLimit(t.Context(), root, task.Limit{Kind: kind, MaxRunning: n}); err != nil {
+				if _, err := r.PutLimit(t.Context(), root, task.Limit{Kind: kind, MaxRunning: &n}); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -216,9 +216,9 @@ func TestALimitThatIsRaisedOrRemovedLetsTasksGo(t *testing.T) {
 			}
 		})
 	}
-	_, err := r.PutLimit(t.Context(), ann, task.Limit{Kind: task.LimitAll})
+	_, err := r.PutLimit(t.Context(), ann, task.Limit{Kind: task.LimitAll, MaxRunning: new(0)})
 	wantFault(t, err, fault.Forbidden)
-	_, err = r.PutLimit(t.Context(), root, task.Limit{Kind: "moon", MaxRunning: -1})
+	_, err = r.PutLimit(t.Context(), root, task.Limit{Kind: "moon", MaxRunning: new(-1)})
 	wantFault(t, err, fault.Invalid)
 	wantFault(t, r.DeleteLimit(t.Context(), root, task.LimitAgent, "x"), fault.NotFound)
 }
@@ -229,7 +229,7 @@ func TestLimitsAreNeverExceededByClaimsAtOnceOnTwoServers(t *testing.T) {
 	servers := []rig{one, rigOn(t, one.pool)}
 	limits := map[string]int{"all": 12, "project": 7, "session": 5, "agent": 6, "key": 2}
 	for _, kind := range []task.LimitKind{task.LimitAll, task.LimitProject, task.LimitSession, task.LimitAgent} {
-		if _, err := one.PutLimit(t.Context(), root, task.Limit{Kind: kind, MaxRunning: limits[string(kind)]}); err != nil {
+		if _, err := one.PutLimit(t.Context(), root, task.Limit{Kind: kind, MaxRunning: new(limits[string(kind)])}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -270,6 +270,15 @@ func ownerOf(c policy.Caller) string {
 	return c.UserID
 }
 
+// holderOf is whose worker must hold a lease that the caller names; "":
+// anybody's. An agent has nothing but the lease that its worker gave it.
+func holderOf(c policy.Caller) string {
+	if c.Lease != nil {
+		return ""
+	}
+	return ownerOf(c)
+}
+
 func noWorker(id string) error { return fault.New(fault.NotFound, "no worker %s: register it", id) }
 
 // forgetWorkers removes workers that were not heard of for long.

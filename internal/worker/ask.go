@@ -18,7 +18,7 @@ func (s *sink) Ask(ctx context.Context, q api.NewQuestion) (api.Question, error)
 	if q.ID == "" {
 		q.ID = uuid.NewString()
 	}
-	return s.await(ctx, func(ctx context.Context) (api.Question, error) {
+	return s.await(ctx, s.waits, func(ctx context.Context) (api.Question, error) {
 		return s.server.Ask(ctx, s.lease.taskID, s.lease.token, q)
 	})
 }
@@ -27,7 +27,7 @@ func (s *sink) Ask(ctx context.Context, q api.NewQuestion) (api.Question, error)
 func (s *sink) Authorize(ctx context.Context, skillID string, tool api.ToolCall) (allowed bool, reason string, err error) {
 	use := api.SkillUse{QuestionID: uuid.NewString(), Tool: &tool}
 	var d api.SkillDecision
-	q, err := s.await(ctx, func(ctx context.Context) (api.Question, error) {
+	q, err := s.await(ctx, s.waits, func(ctx context.Context) (api.Question, error) {
 		var err error
 		d, err = s.server.Authorize(ctx, s.lease.taskID, s.lease.token, skillID, use)
 		if d.Decision == api.SkillApproval {
@@ -49,8 +49,8 @@ func (s *sink) Authorize(ctx context.Context, skillID string, tool api.ToolCall)
 }
 
 // await asks and waits until the question is open no more, over as many lost
-// connections as it takes.
-func (s *sink) await(ctx context.Context, ask func(context.Context) (api.Question, error)) (q api.Question, err error) {
+// connections as it takes. waits hears of a question that is open.
+func (s *sink) await(ctx context.Context, waits func(id string), ask func(context.Context) (api.Question, error)) (q api.Question, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(s.heard, cancel)()
@@ -65,7 +65,7 @@ func (s *sink) await(ctx context.Context, ask func(context.Context) (api.Questio
 	})
 	if err == nil && q.Status == api.QuestionOpen {
 		id = q.ID
-		s.waits(id)
+		waits(id)
 	}
 	for err == nil && q.Status == api.QuestionOpen {
 		err = s.insist(ctx, answerWait, func(ctx context.Context) (err error) {

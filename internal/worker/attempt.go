@@ -83,10 +83,16 @@ func (w *Worker) carryOut(run, leased context.Context, l api.Lease, r reporter, 
 	sink.hold = hold{patience: w.Patience, suspend: func() { endRun(executor.ErrSuspended) }}
 	defer sink.close()
 	defer onStop(func() { endRun(sink.stop()) })()
+	if l.Task.Usage != nil { // by an attempt before, perhaps more than there is
+		if sink.tellUse(run); run.Err() != nil {
+			return outcome(run, l.Task, "", run.Err())
+		}
+	}
 	flushing, stopFlushing := context.WithCancel(leased)
 	var flush sync.WaitGroup
 	flush.Go(func() { sink.flush(flushing) })
-	output, err := execute(run, exec, executor.Job{Task: l.Task, Agent: agent, Resume: resumed(l)}, sink)
+	flush.Go(func() { sink.spend(flushing) })
+	output, err := execute(run, exec, executor.Job{Task: l.Task, Agent: agent, Resume: resumed(l), Handover: w.handover(sink)}, sink)
 	if len(output) > maxOutput {
 		files.replace(outputFile, output)
 	}
@@ -96,6 +102,7 @@ func (w *Worker) carryOut(run, leased context.Context, l api.Lease, r reporter, 
 	})
 	stopFlushing()
 	flush.Wait()
+	sink.settle(leased)
 
 	var failure *executor.Failure
 	var crash *panicked

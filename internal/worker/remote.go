@@ -42,6 +42,12 @@ func (r Remote) Report(ctx context.Context, taskID, leaseToken string, report ap
 	return Told(r.Client.Report(ctx, taskID, leaseToken, report))
 }
 
+// LeaseState is as in Server.
+func (r Remote) LeaseState(ctx context.Context, taskID, leaseToken string, after int64, waitSeconds int) (api.LeaseState, error) {
+	st, err := r.Client.LeaseState(ctx, taskID, leaseToken, after, waitSeconds)
+	return st, Told(err)
+}
+
 // PutArtifact is as in Server.
 func (r Remote) PutArtifact(ctx context.Context, taskID, leaseToken, name, contentType string, content io.ReadSeeker) error {
 	_, err := r.Client.PutArtifact(ctx, taskID, name, content, api.WithContentType(contentType), api.UnderLease(leaseToken))
@@ -64,6 +70,12 @@ func (r Remote) Question(ctx context.Context, taskID, leaseToken, questionID str
 func (r Remote) Authorize(ctx context.Context, taskID, leaseToken, skillID string, u api.SkillUse) (api.SkillDecision, error) {
 	d, err := r.Client.AuthorizeSkill(ctx, taskID, leaseToken, skillID, u)
 	return d, Told(err)
+}
+
+// Use is as in Server.
+func (r Remote) Use(ctx context.Context, taskID, leaseToken string, u api.UsageReport) (api.UsageAnswer, error) {
+	answer, err := r.Client.ReportUsage(ctx, taskID, leaseToken, u)
+	return answer, Told(err)
 }
 
 // Told adds to an error of the client which of this package's errors it is.

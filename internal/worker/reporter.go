@@ -97,7 +97,7 @@ func (r reporter) explain(ctx context.Context, last api.Report, err error) {
 		}
 	}
 	if errors.Is(err, ErrLeaseLost) {
-		r.log.InfoContext(ctx, "attempt stopped: its task was cancelled, or is another worker's by now")
+		r.log.InfoContext(ctx, "attempt stopped: its agent has ended the task, or it was cancelled, or is another worker's by now")
 		return
 	}
 	r.log.WarnContext(ctx, "attempt given up, the server will offer the task again", "reason", err)

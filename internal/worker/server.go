@@ -43,6 +43,11 @@ type Server interface {
 	// Report records what happened under a lease: all of r, or nothing.
 	Report(ctx context.Context, taskID, leaseToken string, r api.Report) error
 
+	// LeaseState returns how the task of a lease stands, waiting up to so many
+	// seconds for an event after the one with the number after, or for the lease
+	// to be lost. After that it can still be asked.
+	LeaseState(ctx context.Context, taskID, leaseToken string, after int64, waitSeconds int) (api.LeaseState, error)
+
 	// PutArtifact keeps content, to its end, as a file of the task, in place of
 	// one of that name.
 	PutArtifact(ctx context.Context, taskID, leaseToken, name, contentType string, content io.ReadSeeker) error
@@ -58,4 +63,9 @@ type Server interface {
 	// Authorize says whether a skill may be used now, under a lease. If that
 	// takes an approval it has asked for it as Ask does, with u.QuestionID.
 	Authorize(ctx context.Context, taskID, leaseToken, skillID string, u api.SkillUse) (api.SkillDecision, error)
+
+	// Use counts what the agent has used so far. If the answer names a question
+	// the agent is held until it is approved; with any other outcome the lease is
+	// lost. Repeating it counts nothing twice.
+	Use(ctx context.Context, taskID, leaseToken string, u api.UsageReport) (api.UsageAnswer, error)
 }

@@ -50,6 +50,9 @@ type server struct {
 	questions   []api.Question
 	asked       int // calls of Ask
 	loseAnswers int // so many of them are not answered
+	uses        []api.UsageReport
+	loseUses    int   // so many of them are not answered
+	budget      int64 // in tokens; 0: none
 	// waitWhenAsked lets a task that asked wait, as a real server does.
 	waitWhenAsked bool
 }
@@ -322,6 +325,32 @@ func (s *server) awaits(t *row) bool {
 	return t.left != nil && slices.ContainsFunc(s.questions, func(q api.Question) bool {
 		return q.Status == api.QuestionOpen && slices.Contains(t.left.Questions, q.ID)
 	})
+}
+
+// LeaseState counts reports as events.
+func (s *server) LeaseState(ctx context.Context, id, token string, after int64, waitSeconds int) (api.LeaseState, error) {
+	deadline := time.After(time.Duration(waitSeconds) * time.Second)
+	for {
+		if err := s.reach(ctx); err != nil {
+			return api.LeaseState{}, err
+		}
+		s.mu.Lock()
+		s.sweep()
+		r := s.tasks[slices.IndexFunc(s.tasks, func(r *row) bool { return r.ID == id })]
+		st := api.LeaseState{Held: r.token == token, Status: r.Status, LastSeq: int64(len(r.reports))}
+		changed := s.changed
+		s.mu.Unlock()
+		if !st.Held || st.LastSeq > after {
+			return st, nil
+		}
+		select {
+		case <-changed:
+		case <-deadline:
+			return st, nil
+		case <-ctx.Done():
+			return st, ctx.Err()
+		}
+	}
 }
 
 // holds says whether the lease is held. s.mu must be held too.

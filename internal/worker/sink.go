@@ -35,8 +35,9 @@ type sink struct {
 	files *files
 	// heard ends when nobody waits for the executor any more: from then on what
 	// does not fit is left out instead of waited for.
-	heard context.Context
-	quiet *silence
+	heard    context.Context
+	quiet    *silence
+	spending *spending
 
 	mu      sync.Mutex
 	events  []api.ReportEvent
@@ -54,7 +55,7 @@ type sink struct {
 }
 
 func newSink(heard context.Context, r reporter, files *files, quiet *silence, send func([]api.ReportEvent) error) *sink {
-	return &sink{reporter: r, files: files, send: send, heard: heard, quiet: quiet, room: make(chan struct{}), ready: make(chan struct{}, 1)}
+	return &sink{reporter: r, files: files, send: send, heard: heard, quiet: quiet, spending: newSpending(), room: make(chan struct{}), ready: make(chan struct{}, 1)}
 }
 
 // flush reports events until ctx ends or the server takes no more.
@@ -172,10 +173,16 @@ func (s *sink) Note(message string, details any) {
 	s.add(e)
 }
 
-// add buffers e. It waits while the buffer is full.
+// add buffers e. It waits while the buffer is full, and while the agent is held.
 func (s *sink) add(e api.ReportEvent) {
 	s.quiet.broken()
 	s.busy()
+	if held := s.spending.waiting(); held != nil {
+		select {
+		case <-held:
+		case <-s.heard.Done():
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for !s.deaf && s.full() {

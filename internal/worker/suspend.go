@@ -72,12 +72,17 @@ func (s *sink) tire() {
 	defer s.asks.Unlock()
 	switch {
 	case len(s.open) == 0 || s.heard.Err() != nil:
-	case s.left() != nil:
+	case s.onlyWaits() && s.left() != nil:
 		s.suspend()
 	default:
 		s.timer.Reset(s.patience)
 	}
 }
+
+// onlyWaits reports whether nothing else is asked than what the agent is known to
+// wait for: it is being asked, or people are asked about a budget, and the agent is
+// held in the middle of its work. s.asks is held.
+func (s *sink) onlyWaits() bool { return s.asking == len(s.open) }
 
 // left is what the attempt could go on from, or nil. s.asks is held.
 func (s *sink) left() *api.Suspension {
@@ -96,7 +101,7 @@ func (s *sink) left() *api.Suspension {
 func (s *sink) stop() error {
 	s.asks.Lock()
 	defer s.asks.Unlock()
-	if s.left() != nil {
+	if s.onlyWaits() && s.left() != nil {
 		return executor.ErrSuspended
 	}
 	return errStopped

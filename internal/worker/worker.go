@@ -50,6 +50,9 @@ type Config struct {
 	Definitions map[string]api.Agent
 	// Labels are what tasks can require of the worker.
 	Labels map[string]string
+	// ServerURL is how agents reach the server to report by themselves, without a
+	// slash at its end; empty: they cannot.
+	ServerURL string
 	// Grace is how long attempts may go on once the worker is to stop.
 	Grace time.Duration
 	// Patience is how long an agent that does nothing but wait for people keeps its

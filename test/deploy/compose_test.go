@@ -168,6 +168,46 @@ func TestTheWorkspaceCanBeADirectory(t *testing.T) {
 	}
 }
 
+func TestWorkersCanBeAddedAndSeeTheServerAlone(t *testing.T) {
+	t.Parallel()
+	for setting, want := range map[string]int{"": 0, "CODERCLAW_WORKERS=3": 3} {
+		if worker := mustLoad(t, []string{setting}, "docker-compose.yml").Services["worker"]; worker.GetScale() != want {
+			t.Errorf("with %q there are %d workers, want %d", setting, worker.GetScale(), want)
+		}
+	}
+	p := mustLoad(t, nil, "docker-compose.yml")
+	worker, server := p.Services["worker"], p.Services["server"]
+	if worker.Image != server.Image || !slices.Equal(worker.Command, types.ShellCommand{"worker"}) || deref(worker.Environment["CODERCLAW_URL"]) != "http://server:7433" {
+		t.Errorf("a worker is %s %v of %s", worker.Image, worker.Command, deref(worker.Environment["CODERCLAW_URL"]))
+	}
+	if _, ok := worker.Networks["database"]; ok || len(worker.Networks) != 1 {
+		t.Errorf("a worker is in the networks %v", worker.Networks)
+	}
+	if _, ok := server.Networks["front"]; !ok || worker.DependsOn["server"].Condition != types.ServiceConditionHealthy {
+		t.Errorf("a worker starts when the server is %q, which it reaches by %v", worker.DependsOn["server"].Condition, server.Networks)
+	}
+	if worker.ContainerName != "" || len(worker.Ports) > 0 || worker.Environment["CODERCLAW_WORKER_NAME"] != nil {
+		t.Error("only one worker can be there")
+	}
+	if worker.HealthCheck == nil || !worker.HealthCheck.Disable {
+		t.Errorf("what is checked of a worker is %+v", worker.HealthCheck)
+	}
+	for _, s := range worker.Secrets {
+		if s.Source != "worker_token" {
+			t.Errorf("a worker knows the secret %s", s.Source)
+		}
+	}
+	for _, v := range worker.Volumes {
+		if v.Target+"/" == state && v.Source != "" {
+			t.Errorf("workers share %s", v.Source)
+		}
+	}
+	behind := mustLoad(t, []string{"CODERCLAW_DOMAIN=claw.example.com"}, "docker-compose.yml", "deploy/compose/tls.yaml").Services["worker"]
+	if got := deref(behind.Environment["CODERCLAW_PUBLIC_URL"]); got != "https://claw.example.com" {
+		t.Errorf("with TLS its agents report to %s", got)
+	}
+}
+
 func deref(s *string) string {
 	if s == nil {
 		return ""

@@ -4,6 +4,7 @@ package examples
 
 import (
 	"bytes"
+	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
@@ -123,10 +124,48 @@ func TestSecurityChecksAskBeforeTheyAct(t *testing.T) {
 	}
 }
 
+// developers stand in for the agents that need a model.
+const developers = `agents:
+  - {id: code-creator, description: writes code, executor: process, process: {command: [sh, -c, "echo code for $(cat)"]}}
+  - {id: test-generator, description: writes tests, executor: process, process: {command: [sh, -c, "%s"]}}
+`
+
+func TestMultiTaskWorkflowRunsEachPartOnceWhatItNeedsIsThere(t *testing.T) {
+	t.Parallel()
+	url := server.StartWith(t, server.Settings{Files: map[string]string{"agents.yaml": fmt.Sprintf(developers, "echo tests for $(cat)")}})
+	want, err := os.ReadFile(filepath.Join("testdata", "multi-task-workflow.txt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for language, command := range languages {
+		t.Run(language, func(t *testing.T) {
+			t.Parallel()
+			out, err := run(t, command("multi-task-workflow"), "CODERCLAW_URL="+url)
+			if got := id.ReplaceAllString(out, "ID"); err != nil || got != string(want) {
+				t.Errorf("%v, printed:\n%s\nwant:\n%s", err, got, want)
+			}
+		})
+	}
+}
+
+func TestMultiTaskWorkflowFailsWithAPart(t *testing.T) {
+	t.Parallel()
+	url := server.StartWith(t, server.Settings{Files: map[string]string{"agents.yaml": fmt.Sprintf(developers, "echo no framework >&2; exit 1")}})
+	for language, command := range languages {
+		t.Run(language, func(t *testing.T) {
+			t.Parallel()
+			out, err := run(t, command("multi-task-workflow"), "CODERCLAW_URL="+url)
+			if err == nil || !strings.HasSuffix(out, "\n  Implement code: completed by code-creator\n  Write tests: failed by test-generator\n") {
+				t.Errorf("%v, printed:\n%s", err, out)
+			}
+		})
+	}
+}
+
 func TestExamplesFailWhereNoServerAnswers(t *testing.T) {
 	t.Parallel()
 	for language, command := range languages {
-		for _, example := range []string{"basic-task-submission", "security-checks", "task-lifecycle"} {
+		for _, example := range []string{"basic-task-submission", "multi-task-workflow", "security-checks", "task-lifecycle"} {
 			t.Run(language+" "+example, func(t *testing.T) {
 				t.Parallel()
 				out, err := run(t, command(example), "CODERCLAW_URL=http://127.0.0.1:1", "CLAW_USER=ann", "CLAW_PASSWORD=x")

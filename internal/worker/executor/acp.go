@@ -111,6 +111,7 @@ func (a *ACP) Run(ctx context.Context, job Job, sink Sink) (string, error) {
 		return "", startFailure(job.Agent.Process.Command[0], err)
 	}
 	c.peer.out = r.stdin
+	defer sink.Hold(r.halt, r.goOn)()
 	defer r.stdin.Close()
 	defer context.AfterFunc(life, func() { r.stdin.Close() })() // a program may end when its input does
 	defer context.AfterFunc(ctx, func() {

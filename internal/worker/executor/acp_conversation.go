@@ -57,6 +57,7 @@ func (c *conversation) talk(ctx context.Context) (answer acp.PromptResponse, err
 	if err != nil {
 		return answer, err
 	}
+	c.report.source = usageSource(string(session))
 	c.session.Store(&session)
 	c.heard()
 	if agent.AgentCapabilities.LoadSession {
@@ -200,7 +201,7 @@ func (c *conversation) hurry(end context.CancelCauseFunc) {
 	switch {
 	case c.session.Load() == nil:
 		end(&Failure{Message: fmt.Sprintf("the agent had not begun a session after %v", c.limits.begin), Retryable: true})
-	case c.peer.busy():
+	case c.peer.busy(), c.sink.Held():
 		c.patience.Reset(c.limits.silence)
 	default:
 		end(&Failure{Message: fmt.Sprintf("the agent said nothing for %v", c.limits.silence), Retryable: true})

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/coder/acp-go-sdk"
+
+	"github.com/coderclaw/runtime/api"
 )
 
 const (
@@ -27,6 +29,8 @@ type report struct {
 	tools   map[acp.ToolCallId]tool
 	notes   int
 	context *acp.SessionUsageUpdate
+	source  string // of the session's use
+	calls   int64  // of tools
 }
 
 // tool is what is known of a tool call.
@@ -64,6 +68,10 @@ func (r *report) update(u acp.SessionUpdate) {
 	case u.ToolCall != nil:
 		r.think()
 		t := u.ToolCall
+		if _, known := r.tools[t.ToolCallId]; !known {
+			r.calls++
+			r.sink.Used("", api.Usage{ToolCalls: r.calls})
+		}
 		r.call(toolDetails{ID: t.ToolCallId, Title: t.Title, Kind: t.Kind, Status: cmp.Or(t.Status, acp.ToolCallStatusPending), Paths: paths(t.Locations), Input: t.RawInput, Output: t.RawOutput})
 	case u.ToolCallUpdate != nil:
 		r.think()
@@ -84,6 +92,7 @@ func (r *report) update(u acp.SessionUpdate) {
 		r.plan(u.Plan.Entries)
 	case u.UsageUpdate != nil:
 		r.context = u.UsageUpdate
+		r.used(0)
 	}
 }
 
@@ -162,6 +171,9 @@ func (r *report) close(usage *acp.Usage) {
 	if usage == nil && r.context == nil {
 		return
 	}
+	if usage != nil {
+		r.used(usage.TotalTokens)
+	}
 	var spent struct {
 		Usage *acp.Usage `json:"usage,omitempty"`
 		Cost  *acp.Cost  `json:"cost,omitempty"`
@@ -174,6 +186,23 @@ func (r *report) close(usage *acp.Usage) {
 		spent.Context = &contextDetails{Used: r.context.Used, Size: r.context.Size}
 	}
 	r.sink.Note("tokens used", spent)
+}
+
+// used passes on what the session has used in all, as far as it is known: agents
+// tell their tokens at the end of a turn.
+func (r *report) used(tokens int) {
+	total := api.Usage{}
+	if tokens > 0 && tokens <= maxCount {
+		total.Tokens = int64(tokens)
+	}
+	if r.context != nil && r.context.Cost != nil {
+		if cost, ok := costOf(r.context.Cost.Amount, r.context.Cost.Currency); ok {
+			total.Costs = []api.Cost{cost}
+		}
+	}
+	if total.Tokens > 0 || total.Costs != nil {
+		r.sink.Used(r.source, total)
+	}
 }
 
 type contextDetails struct {

@@ -43,10 +43,13 @@ func TestWhatAnACPAgentSaysAndDoesIsReported(t *testing.T) {
 		`output: I will `, `output: read it.`,
 		`50% write`,
 		`note: plan: 1 of 2 done {"plan":[{"content":"read","priority":"high","status":"completed"},{"content":"write","priority":"low","status":"in_progress"}]}`,
+		`used by "": {"toolCalls":1}`,
 		`note: Read a file: pending {"toolCall":{"id":"1","title":"Read a file","kind":"read","status":"pending","paths":["/w/a.go"],"input":{"path":"a.go"}}}`,
 		`note: Read a file: in progress {"toolCall":{"id":"1","title":"Read a file","status":"in_progress"}}`,
 		`note: Read a file: completed {"toolCall":{"id":"1","title":"Read a file","status":"completed","output":{"lines":3}}}`,
+		`used by "session": {"costs":[{"amount":"0.250000","currency":"USD"}]}`,
 		"output: \n\nDone.",
+		`used by "session": {"costs":[{"amount":"0.250000","currency":"USD"}],"tokens":30}`,
 		`note: tokens used {"usage":{"inputTokens":10,"outputTokens":20,"totalTokens":30},"cost":{"amount":0.25,"currency":"USD"},"context":{"used":1200,"size":200000}}`,
 	}
 	if !slices.Equal(said, want) {

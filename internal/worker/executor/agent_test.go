@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -177,7 +178,9 @@ type listener struct {
 	heard chan string
 
 	person func(context.Context, api.NewQuestion) (api.Question, error)
-	state  func() string // that the attempt can go on from
+	state  func() string           // that the attempt can go on from
+	hold   func(stop, goOn func()) // nil: nobody is held
+	held   atomic.Int32            // how often Held is true
 }
 
 func newListener() *listener { return &listener{heard: make(chan string, 10_000)} }
@@ -220,6 +223,23 @@ func (l *listener) Artifact(_ context.Context, name, contentType string, content
 	l.add("artifact %s (%s): %s", name, contentType, text)
 	return err
 }
+
+func (l *listener) Used(source string, total api.Usage) {
+	if source != "" {
+		source = "session"
+	}
+	data, _ := json.Marshal(total)
+	l.add("used by %q: %s", source, data)
+}
+
+func (l *listener) Hold(stop, goOn func()) (release func()) {
+	if l.hold != nil {
+		l.hold(stop, goOn)
+	}
+	return func() {}
+}
+
+func (l *listener) Held() bool { return l.held.Add(-1) >= 0 }
 
 func (*listener) Authorize(context.Context, string, api.ToolCall) (bool, string, error) {
 	return false, "", errors.ErrUnsupported

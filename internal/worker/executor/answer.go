@@ -3,6 +3,7 @@ package executor
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -165,6 +166,16 @@ func (a *answer) remark() {
 		a.sink.Note("tokens used", struct {
 			Usage json.RawMessage `json:"usage"`
 		}{a.usage})
+		var tokens struct {
+			Prompt     int64 `json:"prompt_tokens"`
+			Completion int64 `json:"completion_tokens"`
+			Total      int64 `json:"total_tokens"`
+		}
+		if json.Unmarshal(a.usage, &tokens) == nil {
+			if used, ok := (spent{Tokens: cmp.Or(tokens.Total, tokens.Prompt+tokens.Completion)}).usage(); ok {
+				a.sink.Used("", used)
+			}
+		}
 	}
 }
 

@@ -30,6 +30,20 @@ type Job struct {
 	// Resume is what the attempt goes on from, after it was suspended; nil: it
 	// begins anew.
 	Resume *Resume
+	// Handover lets the agent report by itself; nil: there is no address at which
+	// it could.
+	Handover *Handover
+}
+
+// Handover is how an agent reports to the server by itself.
+type Handover struct {
+	// URL is where reports on the task are posted, absolute, and Token the bearer
+	// token that is good for them for as long as the attempt lasts.
+	URL, Token string
+	// Wait returns how the task stands once the attempt is over: the agent has
+	// ended it, or it was taken away. It returns ctx's error when ctx ends first.
+	// heard is called at each sign of life.
+	Wait func(ctx context.Context, heard func()) (api.LeaseState, error)
 }
 
 // Resume is where a suspended attempt was, and what it waited for.
@@ -78,6 +92,17 @@ type Sink interface {
 	// what state returns. "" is for not now; state may be called at any time, also
 	// after the executor has returned.
 	Resumable(state func() string)
+	// Used passes on what the agent has used by now, in all: what comes from the
+	// same source takes the place of what came before. A source that other
+	// attempts continue, such as a session of the agent, has a name; otherwise it
+	// is empty.
+	Used(source string, total api.Usage)
+	// Hold has stop called when the agent is to do nothing, for a budget is
+	// exceeded, and goOn when it may go on, until release has returned. It is
+	// stopped at once if that is so already.
+	Hold(stop, goOn func()) (release func())
+	// Held reports whether the agent is to do nothing. What it says then waits.
+	Held() bool
 }
 
 // Failure is an error of an agent, as opposed to one of ours.

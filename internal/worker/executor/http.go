@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"mime"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -18,9 +17,8 @@ import (
 	"strings"
 	"time"
 
-	"code.dny.dev/ssrf"
-
 	"github.com/coderclaw/runtime/api"
+	"github.com/coderclaw/runtime/internal/outbound"
 )
 
 const (
@@ -33,39 +31,25 @@ const (
 )
 
 // HTTP runs agents that are services: it posts the task to the agent's URL and
-// takes the answer, at once or as a stream of events.
+// takes the answer, at once or as a stream of events. An agent that answers 202
+// (RFC 9110, section 15.3.3) reports to the server by itself.
 //
 // Agents that the worker's own agents.yaml defines may be anywhere and get a
 // secret; all others are reached at public addresses only, on ports 80 and 443.
 // Redirects and proxies are never followed.
 type HTTP struct {
 	own             []string // ids that the worker's own agents.yaml defines
-	public, private http.Client
+	public, private *http.Client
 	silence         time.Duration
 }
 
 // NewHTTP returns an executor of services. Own are the ids of the agents that
 // the worker's own agents.yaml defines.
 func NewHTTP(own []string) *HTTP {
-	client := func(dialer net.Dialer) http.Client {
-		dialer.Timeout = 10 * time.Second
-		return http.Client{
-			Transport: &http.Transport{
-				DialContext:            dialer.DialContext,
-				ForceAttemptHTTP2:      true,
-				TLSHandshakeTimeout:    10 * time.Second,
-				MaxResponseHeaderBytes: 64 << 10,
-				// Tasks are few and long: a connection for each is cheap.
-				DisableKeepAlives:  true,
-				DisableCompression: true,
-			},
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		}
-	}
 	return &HTTP{
 		own:     own,
-		public:  client(net.Dialer{Control: ssrf.New().Safe}), // it sees the address that a name was resolved to
-		private: client(net.Dialer{}),
+		public:  outbound.Client(outbound.Public),
+		private: outbound.Client(outbound.Any),
 		silence: httpSilence,
 	}
 }
@@ -125,6 +109,8 @@ type httpTask struct {
 	Thinking     api.Thinking    `json:"thinking,omitempty"`
 	SystemPrompt string          `json:"systemPrompt,omitempty"`
 	Metadata     json.RawMessage `json:"metadata,omitempty"`
+	ReportURL    string          `json:"reportUrl,omitempty"`
+	Token        string          `json:"token,omitempty"`
 }
 
 // httpEvent is an answer, or a line of one.
@@ -133,6 +119,7 @@ type httpEvent struct {
 	Message  string   `json:"message"`
 	Progress *float64 `json:"progress"`
 	Text     string   `json:"text"`
+	Usage    *spent   `json:"usage"` // in all
 
 	Output    *string `json:"output"`
 	Error     *string `json:"error"`
@@ -149,10 +136,17 @@ func (e *HTTP) Run(ctx context.Context, job Job, sink Sink) (string, error) {
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	patience := time.AfterFunc(e.silence, func() { cancel(errHTTPSilent) })
+	var patience *time.Timer
+	patience = time.AfterFunc(e.silence, func() {
+		if sink.Held() { // what it says waits
+			patience.Reset(e.silence)
+			return
+		}
+		cancel(errHTTPSilent)
+	})
 	defer patience.Stop()
 
-	output, secret, err := e.exchange(ctx, job, sink, func() { patience.Reset(e.silence) })
+	output, secrets, err := e.exchange(ctx, job, sink, func() { patience.Reset(e.silence) })
 	var f *Failure
 	var network *url.Error
 	switch {
@@ -162,56 +156,69 @@ func (e *HTTP) Run(ctx context.Context, job Job, sink Sink) (string, error) {
 		f = &Failure{Message: fmt.Sprintf("the agent said nothing for %v", e.silence), Retryable: true}
 	case ctx.Err() != nil:
 		return "", ctx.Err()
+	case errors.Is(err, errReported):
+		return "", err
 	case errors.As(err, &f):
-	case errors.Is(err, ssrf.ErrProhibitedIP), errors.Is(err, ssrf.ErrProhibitedPort), errors.Is(err, ssrf.ErrProhibitedNetwork):
+	case errors.Is(err, outbound.ErrRefused):
 		f = &Failure{Message: "the agent is not at a public address on port 80 or 443; only the worker's own agents.yaml may name another"}
 	case errors.As(err, &network):
 		f = &Failure{Message: "the agent cannot be reached: " + network.Err.Error(), Retryable: true}
 	default:
 		f = &Failure{Message: "the agent's answer broke off: " + err.Error(), Retryable: true}
 	}
-	if secret != "" {
+	for _, secret := range secrets {
 		f = &Failure{Message: strings.ReplaceAll(f.Message, secret, "[secret]"), Retryable: f.Retryable}
 	}
 	return "", f
 }
 
-// exchange posts the task and reads the answer. It returns the secret that was
-// sent, too, which nobody may see.
-func (e *HTTP) exchange(ctx context.Context, job Job, sink Sink, heard func()) (output, secret string, err error) {
+// exchange posts the task and reads the answer, or waits until the agent has
+// reported the end. It returns the secrets that were sent, too, which nobody may
+// see.
+func (e *HTTP) exchange(ctx context.Context, job Job, sink Sink, heard func()) (output string, secrets []string, err error) {
 	t, agent := job.Task, job.Agent
-	body, err := json.Marshal(httpTask{
+	wire := httpTask{
 		TaskID: t.ID, Attempt: t.Attempt, AgentID: agent.ID, Description: t.Description, Input: t.Input, SkillID: t.SkillID,
 		Model: cmp.Or(t.Model, agent.Model), Thinking: cmp.Or(t.Thinking, agent.Thinking), SystemPrompt: agent.SystemPrompt, Metadata: t.Metadata,
-	})
+	}
+	if h := job.Handover; h != nil {
+		wire.ReportURL, wire.Token = h.URL, h.Token
+		secrets = append(secrets, h.Token)
+	}
+	body, err := json.Marshal(wire)
 	if err != nil {
-		return "", "", fmt.Errorf("encode task: %w", err)
+		return "", nil, fmt.Errorf("encode task: %w", err)
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, agent.HTTP.URL, bytes.NewReader(body))
 	if err != nil {
-		return "", "", err
+		return "", nil, err
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Accept", "application/x-ndjson, application/json, text/plain")
 	req.Header.Set("User-Agent", "coderclaw")
-	client := &e.public
+	client := e.public
 	if e.trusted(agent) {
-		client = &e.private
+		client = e.private
 		if agent.HTTP.SecretFile != "" {
-			if secret, err = secretIn(agent.HTTP.SecretFile); err != nil {
-				return "", "", err
+			secret, err := secretIn(agent.HTTP.SecretFile)
+			if err != nil {
+				return "", nil, err
 			}
 			req.Header.Set("Authorization", "Bearer "+secret)
+			secrets = append(secrets, secret)
 		}
 	}
 	res, err := client.Do(req)
 	if err != nil {
-		return "", secret, err
+		return "", secrets, err
 	}
 	defer res.Body.Close()
 	heard()
-	if res.StatusCode != http.StatusOK {
-		return "", secret, refusedBy(res)
+	switch {
+	case res.StatusCode == http.StatusAccepted && job.Handover != nil:
+		return "", secrets, accepted(ctx, client, res, job.Handover, sink, heard)
+	case res.StatusCode != http.StatusOK:
+		return "", secrets, refusedBy(res)
 	}
 	kind, _, _ := mime.ParseMediaType(res.Header.Get("Content-Type"))
 	switch kind {
@@ -220,7 +227,7 @@ func (e *HTTP) exchange(ctx context.Context, job Job, sink Sink, heard func()) (
 	default:
 		output, err = whole(res.Body, kind)
 	}
-	return output, secret, err
+	return output, secrets, err
 }
 
 // refusedBy is the failure that an answer other than 200 means.
@@ -231,6 +238,8 @@ func refusedBy(res *http.Response) error {
 		f.Retryable = true
 	case code >= 300 && code < 400:
 		f.Message += ": redirects are not followed"
+	case code == http.StatusAccepted:
+		f.Message += ": it cannot report by itself, for the server has no address at which it could; CODERCLAW_PUBLIC_URL names one"
 	case code < 300:
 		f.Message += ": it has to answer 200 with its output or with a stream of events"
 	}
@@ -293,6 +302,13 @@ func follow(body io.Reader, sink Sink, heard func()) (string, error) {
 			sink.Output(e.Text)
 		case "log":
 			sink.Log("", e.Message)
+		case "usage":
+			if e.Usage == nil {
+				continue
+			}
+			if used, ok := e.Usage.usage(); ok {
+				sink.Used("", used)
+			}
 		}
 	}
 	switch err := lines.Err(); {

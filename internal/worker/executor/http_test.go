@@ -71,8 +71,9 @@ func TestAServiceCanReportWhileItWorks(t *testing.T) {
 	t.Parallel()
 	output, said, err := runHTTP(t, service(t, answers(200, "application/x-ndjson",
 		`{"type":"log","message":"begun"}`+"\n\n"+`{"type":"progress","progress":40.5,"message":"half"}`+"\n"+`{"type":"output","text":"so "}`+"\n"+
+			`{"type":"usage","usage":{"tokens":9,"cost":"0.5"}}`+"\n"+`{"type":"usage","usage":{"tokens":-9}}`+"\n"+`{"type":"usage"}`+"\n"+
 			`{"type":"later","x":1}`+"\n"+`{"output":"so far"}`+"\nnot read\n")))
-	if want := []string{": begun", "40% half", "output: so "}; err != nil || output != "so far" || !slices.Equal(said, want) {
+	if want := []string{": begun", "40% half", "output: so ", `used by "": {"costs":[{"amount":"0.500000","currency":"USD"}],"tokens":9}`}; err != nil || output != "so far" || !slices.Equal(said, want) {
 		t.Errorf("%q, %v, said %q", output, err, said)
 	}
 }
@@ -93,7 +94,8 @@ func TestAServicesAnswerIsTheEndOfTheTask(t *testing.T) {
 		"prose":              {answers(200, "application/x-ndjson", "hello\n"), executor.Failure{Message: "the agent sent a line that is no JSON object: hello"}},
 		"an endless line":    {answers(200, "application/x-ndjson", strings.Repeat("x", 3<<20)), executor.Failure{Message: "the agent sent a line of more than 2 MiB"}},
 		"an endless answer":  {answers(200, "text/plain", strings.Repeat("x", 3<<20)), executor.Failure{Message: "the agent's answer has more than 2 MiB"}},
-		"accepted":           {answers(202, "text/plain", ""), executor.Failure{Message: "the agent answered 202 Accepted: it has to answer 200 with its output or with a stream of events"}},
+		"accepted":           {answers(202, "text/plain", ""), executor.Failure{Message: "the agent answered 202 Accepted: it cannot report by itself, for the server has no address at which it could; CODERCLAW_PUBLIC_URL names one"}},
+		"created":            {answers(201, "text/plain", ""), executor.Failure{Message: "the agent answered 201 Created: it has to answer 200 with its output or with a stream of events"}},
 		"refused":            {answers(403, "text/plain", "go away"), executor.Failure{Message: "the agent answered 403 Forbidden: go away"}},
 		"overloaded":         {answers(503, "text/plain", ""), executor.Failure{Message: "the agent answered 503 Service Unavailable", Retryable: true}},
 		"cut off": {func(w http.ResponseWriter, _ *http.Request) {
@@ -179,7 +181,7 @@ func TestAServiceThatIsNotThereMayBeLater(t *testing.T) {
 
 func TestAServiceIsLeftAloneWhenTheTaskIsCancelledOrItIsSilent(t *testing.T) {
 	t.Parallel()
-	left := make(chan struct{}, 2)
+	left := make(chan struct{}, 3)
 	j := service(t, func(w http.ResponseWriter, r *http.Request) {
 		io.Copy(io.Discard, r.Body)
 		answers(200, "application/x-ndjson", `{"type":"log","message":"waiting 1"}`+"\n")(w, r)
@@ -198,6 +200,16 @@ func TestAServiceIsLeftAloneWhenTheTaskIsCancelledOrItIsSilent(t *testing.T) {
 	cancel()
 	if err := <-ended; !errors.Is(err, context.Canceled) {
 		t.Errorf("ended with %v", err)
+	}
+	<-left
+
+	held := newListener()
+	held.held.Store(3)
+	patient := executor.NewHTTP([]string{"a"})
+	patient.Silence(50 * time.Millisecond)
+	began := time.Now()
+	if _, err := patient.Run(t.Context(), j, held); time.Since(began) < 200*time.Millisecond || failure(t, err).Message != "the agent said nothing for 50ms" {
+		t.Errorf("one that was held ended after %v with %v", time.Since(began), err)
 	}
 	<-left
 

@@ -5,6 +5,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math/big"
+	"slices"
+	"sync"
 
 	"github.com/coderclaw/runtime/api"
 )
@@ -64,6 +67,37 @@ func told(state string, outcome api.Question) (string, error) {
 		return "", fmt.Errorf("encode the answer: %w", err)
 	}
 	return string(text) + "\n", nil
+}
+
+// usedSoFar is a sink that adds what the programs before have used to what one
+// uses: each counts from its own beginning.
+type usedSoFar struct {
+	Sink
+	mu          sync.Mutex
+	before, now api.Usage // the latter also of the one that runs
+}
+
+// Used implements Sink.
+func (u *usedSoFar) Used(source string, total api.Usage) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.now = api.Usage{Costs: slices.Clone(total.Costs), Tokens: u.before.Tokens + total.Tokens, ToolCalls: u.before.ToolCalls + total.ToolCalls}
+	for _, c := range u.before.Costs {
+		if i := slices.IndexFunc(u.now.Costs, func(n api.Cost) bool { return n.Currency == c.Currency }); i >= 0 {
+			u.now.Costs[i].Amount = sum(u.now.Costs[i].Amount, c.Amount)
+		} else {
+			u.now.Costs = append(u.now.Costs, c)
+		}
+	}
+	u.Sink.Used(source, u.now)
+}
+
+// sum adds two decimal amounts; what is none counts as nothing.
+func sum(a, b string) string {
+	x, y := new(big.Rat), new(big.Rat)
+	_, _ = x.SetString(a)
+	_, _ = y.SetString(b)
+	return x.Add(x, y).FloatString(6)
 }
 
 // resumption is how a program that has asked goes on.

@@ -198,7 +198,7 @@ func TestWhatIsToBeKnownOfAnAnswerIsSaid(t *testing.T) {
 		if want != "" {
 			said = append(said, want)
 		}
-		said = append(said, `note: tokens used {"usage":{"prompt_tokens":7,"completion_tokens":2}}`)
+		said = append(said, `note: tokens used {"usage":{"prompt_tokens":7,"completion_tokens":2}}`, `used by "": {"tokens":9}`)
 		if err != nil || output != "x" || !slices.Equal(l.all(), said) {
 			t.Errorf("%s: output %q, %v, said %q", reason, output, err, l.all())
 		}

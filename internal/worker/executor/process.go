@@ -27,8 +27,10 @@ import (
 // save those of the form
 //
 //	::coderclaw {"progress": 40, "message": "testing", "output": "…"}
+//	::coderclaw {"usage": {"cost": 0.25, "currency": "USD", "tokens": 1200, "toolCalls": 3}}
 //
-// which report instead. With exit status 0 the output is the last one reported,
+// which report instead, the use in all. While a budget is exceeded the process
+// group is stopped (SIGSTOP). With exit status 0 the output is the last one reported,
 // else the end of standard output; with any other the attempt fails with the
 // end of standard error.
 //
@@ -71,14 +73,16 @@ func (p *Process) Run(ctx context.Context, job Job, sink Sink) (string, error) {
 			return "", err
 		}
 	}
+	used := &usedSoFar{Sink: sink}
 	for {
 		if asked != nil {
 			job.Agent.Process = resumption(*job.Agent.Process)
 		}
-		output, asks, err := p.once(ctx, job, input, sink)
+		output, asks, err := p.once(ctx, job, input, used)
 		if err != nil || asks == nil {
 			return output, err
 		}
+		used.before = used.now
 		asked = asks
 		if input, err = asked.put(ctx, sink); err != nil {
 			return "", err
@@ -100,6 +104,7 @@ func (p *Process) once(ctx context.Context, job Job, input string, sink Sink) (o
 	if err != nil {
 		return "", nil, startFailure(job.Agent.Process.Command[0], err)
 	}
+	defer sink.Hold(r.halt, r.goOn)()
 	if input != "" {
 		r.feed(input)
 	}

@@ -350,7 +350,10 @@ func (*counter) Artifact(context.Context, string, string, io.Reader) error {
 	return errors.ErrUnsupported
 }
 
-func (*counter) Resumable(func() string) {}
+func (*counter) Resumable(func() string)       {}
+func (*counter) Used(string, api.Usage)        {}
+func (*counter) Hold(stop, goOn func()) func() { return func() {} }
+func (*counter) Held() bool                    { return false }
 
 func (*counter) Authorize(context.Context, string, api.ToolCall) (bool, string, error) {
 	return false, "", errors.ErrUnsupported

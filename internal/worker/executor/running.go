@@ -113,6 +113,7 @@ func (r *running) wait(ctx context.Context, grace time.Duration) (stopped bool, 
 	case <-ctx.Done():
 		stopped = true
 		r.signal(syscall.SIGTERM)
+		r.goOn() // what is halted hears of nothing
 		patience := time.NewTimer(grace)
 		defer patience.Stop()
 		select {
@@ -145,6 +146,11 @@ func (r *running) signal(sig syscall.Signal) {
 		syscall.Kill(-r.cmd.Process.Pid, sig) // gone already is as good
 	}
 }
+
+// halt stops the process group until goOn.
+func (r *running) halt() { r.signal(syscall.SIGSTOP) }
+
+func (r *running) goOn() { r.signal(syscall.SIGCONT) }
 
 // killRest kills what is left of the process group, and is the last to signal it.
 func (r *running) killRest() {

@@ -83,6 +83,7 @@ func (s *stream) report(line []byte) bool {
 		Progress *float64 `json:"progress"`
 		Message  string   `json:"message"`
 		Output   *string  `json:"output"`
+		Usage    *spent   `json:"usage"`
 
 		Ask    *api.NewQuestion `json:"ask"`
 		Resume string           `json:"resume"`
@@ -92,8 +93,15 @@ func (s *stream) report(line []byte) bool {
 	}
 	if r.Ask != nil && s.said.mayAsk {
 		s.said.ask(&inquiry{question: *r.Ask, state: r.Resume})
-	} else if r.Progress == nil && r.Message == "" && r.Output == nil {
+	} else if r.Progress == nil && r.Message == "" && r.Output == nil && r.Usage == nil {
 		return false
+	}
+	if r.Usage != nil {
+		used, ok := r.Usage.usage()
+		if !ok {
+			return false
+		}
+		s.sink.Used("", used)
 	}
 	switch {
 	case r.Progress != nil:

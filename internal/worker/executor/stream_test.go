@@ -33,6 +33,11 @@ func (*lines) Artifact(context.Context, string, string, io.Reader) error {
 	return errors.ErrUnsupported
 }
 
+func (l *lines) Used(_ string, total api.Usage) { l.add("used %+v", total) }
+
+func (*lines) Hold(stop, goOn func()) func() { return func() {} }
+func (*lines) Held() bool                    { return false }
+
 func (*lines) Authorize(context.Context, string, api.ToolCall) (bool, string, error) {
 	return false, "", errors.ErrUnsupported
 }

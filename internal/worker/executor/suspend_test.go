@@ -149,6 +149,23 @@ func TestAProgramAsksEndsAndGoesOnWithTheAnswer(t *testing.T) {
 	}
 }
 
+func TestWhatAProgramUsesIsAddedToWhatItUsedBeforeItAsked(t *testing.T) {
+	t.Parallel()
+	j := job("report", `::coderclaw {"usage": {"tokens": 5, "toolCalls": 1, "cost": 0.25}}`, `::coderclaw {"ask": {"text": "On?"}}`)
+	j.Agent.Process.Resume = []string{os.Args[0], "agent", "report", `::coderclaw {"usage": {"tokens": 2, "cost": 0.5}}`}
+	l := newListener()
+	l.person = func(context.Context, api.NewQuestion) (api.Question, error) {
+		return api.Question{Status: api.QuestionAnswered}, nil
+	}
+	if _, err := executor.NewProcess(t.TempDir(), 0).Run(t.Context(), j, l); err != nil {
+		t.Fatal(err)
+	}
+	said := l.all()
+	if last := said[len(said)-1]; last != `used by "": {"costs":[{"amount":"0.750000","currency":"USD"}],"tokens":7,"toolCalls":1}` {
+		t.Errorf("said %q", said)
+	}
+}
+
 func TestAProgramCannotAskWithoutACommandToGoOnWith(t *testing.T) {
 	t.Parallel()
 	l := newListener()
