@@ -27,6 +27,7 @@ type NewQuestion struct {
 	Tool           *ToolCall       `json:"tool,omitempty" doc:"What is to be approved."`
 	SkillID        string          `json:"skillId,omitempty" maxLength:"128" doc:"The skill that is to be used."`
 	Risk           Risk            `json:"risk,omitempty" enum:"low,medium,high"`
+	Remember       bool            `json:"remember,omitempty" doc:"Whether the approval of a tool's call can be remembered for the very same; all of the call must be shown."`
 	ExpiresSeconds int             `json:"expiresSeconds,omitempty" minimum:"0" maximum:"604800" doc:"How long the person has. 0: a day. Without an answer by then an approval is denied."`
 }
 
@@ -68,6 +69,7 @@ type Question struct {
 	Tool       *ToolCall       `json:"tool,omitempty"`
 	SkillID    string          `json:"skillId,omitempty"`
 	Risk       Risk            `json:"risk,omitempty" enum:"low,medium,high"`
+	Remember   bool            `json:"remember,omitempty" doc:"Its approval can be remembered for the very same request."`
 	Budget     *BudgetStanding `json:"budget,omitempty" doc:"The budget that is exceeded, of an approval to raise it: as much may then be used again, from what is used by now."`
 	AskedAt    time.Time       `json:"askedAt"`
 	ExpiresAt  time.Time       `json:"expiresAt"`
@@ -84,6 +86,8 @@ type Answer struct {
 	Data    json.RawMessage `json:"data,omitempty" doc:"Any JSON object, at most 64 KiB; must meet the question's schema."`
 	Approve *bool           `json:"approve,omitempty"`
 	Reason  string          `json:"reason,omitempty" maxLength:"2000" doc:"Why, for the record."`
+	// Remember goes with an approval of a question that allows it.
+	Remember GrantScope `json:"remember,omitempty" enum:"task,session,project" doc:"Approves the very same request of this agent later too: in this task, the task's session or its project, for 30 days."`
 }
 
 // QuestionList is one page of questions, newest first.

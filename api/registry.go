@@ -58,6 +58,7 @@ const (
 type Process struct {
 	Command     []string `json:"command" yaml:"command" minItems:"1" maxItems:"256" doc:"Program and arguments. {{input}}, {{description}}, {{model}}, {{thinking}}, {{taskId}} and {{systemPrompt}} within an argument are replaced. A program with a path but no leading slash is taken from the workspace root."`
 	Input       string   `json:"input,omitempty" yaml:"input" enum:"stdin,argument,none" doc:"With executor process: how the task's input reaches the program: on standard input (default), as the last argument, or not at all (then name {{input}} in the command). An argument that would begin with a dash because of the task gets a space in front, unless the command has a -- before it."`
+	Resume      []string `json:"resume,omitempty" yaml:"resume" maxItems:"256" doc:"With executor process: the program and arguments that go on once people have answered what the program asked, in the form of command. Without it a program cannot ask."`
 	Directory   string   `json:"directory,omitempty" yaml:"directory" doc:"Working directory inside the workspace root. Default: the task's metadata.path, else the root."`
 	Environment []string `json:"environment,omitempty" yaml:"environment" maxItems:"256" doc:"Names of the worker's environment variables that the program may see, besides PATH, HOME, LANG, LC_ALL, TERM, TMPDIR, TZ and USER."`
 }

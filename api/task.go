@@ -98,8 +98,8 @@ type Task struct {
 	Progress         int               `json:"progress" minimum:"0" maximum:"100" doc:"Percent."`
 	Output           string            `json:"output,omitempty"`
 	Error            string            `json:"error,omitempty"`
-	WaitingReason    WaitingReason     `json:"waitingReason,omitempty" enum:"input,approval,retry,worker-lost,dependency" doc:"Why a waiting task waits."`
-	Attempt          int               `json:"attempt" doc:"How often a worker has claimed the task."`
+	WaitingReason    WaitingReason     `json:"waitingReason,omitempty" enum:"input,approval,retry,worker-lost,dependency,resume" doc:"Why a waiting task waits; resume: people have answered, and a worker is to go on with it."`
+	Attempt          int               `json:"attempt" doc:"How often a worker has begun the task."`
 	MaxAttempts      int               `json:"maxAttempts"`
 	RunAfter         *time.Time        `json:"runAfter,omitempty"`
 	TimeoutSeconds   int               `json:"timeoutSeconds,omitempty"`
@@ -120,7 +120,7 @@ type Task struct {
 
 // Attempt is one worker's try at a task.
 type Attempt struct {
-	Attempt   int        `json:"attempt" doc:"1, 2, 3, …"`
+	Attempt   int        `json:"attempt" doc:"1, 2, 3, …; the same again where an attempt goes on that was given back until people had answered."`
 	WorkerID  string     `json:"workerId"`
 	StartedAt time.Time  `json:"startedAt"`
 	EndedAt   *time.Time `json:"endedAt,omitempty"`
@@ -164,6 +164,7 @@ const (
 	WaitingRetry      WaitingReason = "retry"
 	WaitingWorkerLost WaitingReason = "worker-lost"
 	WaitingDependency WaitingReason = "dependency"
+	WaitingResume     WaitingReason = "resume"
 )
 
 // TaskPatch is the body of PATCH /v1/tasks/{id}. What is absent stays as it is.

@@ -57,6 +57,21 @@ type Lease struct {
 	LeaseToken     string    `json:"leaseToken" format:"uuid"`
 	LeaseExpiresAt time.Time `json:"leaseExpiresAt" doc:"By the database's clock; less the task's updatedAt it is how long the lease lasts."`
 	Attempt        int       `json:"attempt"`
+	// Resume is there when the attempt goes on from where this worker left it.
+	Resume *Resumption `json:"resume,omitempty" doc:"What the attempt goes on from: this worker gave it back until people had answered. Absent: it begins anew."`
+}
+
+// Suspension is what an attempt that waits for people leaves when its worker
+// gives it back.
+type Suspension struct {
+	State     string   `json:"state" minLength:"1" maxLength:"16384" doc:"What the attempt goes on from, as the worker writes it; only that worker gets it again."`
+	Questions []string `json:"questions" minItems:"1" maxItems:"32" doc:"The ids of the questions of which the agent has not heard the outcome."`
+}
+
+// Resumption is a suspension that is over.
+type Resumption struct {
+	State    string     `json:"state"`
+	Outcomes []Question `json:"outcomes" doc:"The questions, and what has become of them."`
 }
 
 // Heartbeat renews leases. The answer comes at once when one of them is lost
@@ -93,6 +108,7 @@ type Report struct {
 	Reason    string        `json:"reason,omitempty" maxLength:"64" doc:"With status failed: the kind of failure, such as exit:75, timeout or silent."`
 	Retryable bool          `json:"retryable,omitempty" doc:"A failed attempt may be tried again."`
 	Release   bool          `json:"release,omitempty" doc:"Gives the lease back with the work undone: the task waits for another worker (worker-lost) and is offered at once."`
+	Resume    *Suspension   `json:"resume,omitempty" doc:"With release, of an attempt that waits for people: the task goes on waiting for them, without a worker, and is offered once they have answered."`
 	Message   string        `json:"message,omitempty" maxLength:"16384" doc:"A line for whoever watches the stream."`
 }
 

@@ -70,7 +70,11 @@ func (l localServer) Report(ctx context.Context, taskID, leaseToken string, r ap
 	if err != nil {
 		return err
 	}
-	return forWorker(l.tasks.Report(ctx, task.InProcess, id, token, httpapi.NewReport(r)))
+	report, err := httpapi.NewReport(r)
+	if err != nil {
+		return forWorker(err)
+	}
+	return forWorker(l.tasks.Report(ctx, task.InProcess, id, token, report))
 }
 
 // parseLease reads the ids of a task and its lease.

@@ -225,7 +225,7 @@ func newServer(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, log *
 	}
 	s.worker = worker.New(worker.Config{
 		ID: id, Server: localServer{s.tasks, agents}, Executors: executors,
-		Capacity: cfg.MaxConcurrentTasks, Grace: cfg.ShutdownGrace, MaxArtifact: int64(cfg.Artifacts.MaxBytes), Log: log, Version: version,
+		Capacity: cfg.MaxConcurrentTasks, Grace: cfg.ShutdownGrace, Patience: cfg.Worker.Patience, MaxArtifact: int64(cfg.Artifacts.MaxBytes), Log: log, Version: version,
 		ServerURL: agentsURL(cfg),
 	})
 	return s, nil

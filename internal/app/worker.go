@@ -114,7 +114,7 @@ func newRemoteWorker(ctx context.Context, cfg config.Config, log *slog.Logger) (
 	}
 	return worker.New(worker.Config{
 		ID: name, Server: worker.Remote{Client: client}, Executors: executors, Agents: offers, Definitions: definitions,
-		Labels: cfg.Worker.Labels, Capacity: cfg.MaxConcurrentTasks, Grace: cfg.ShutdownGrace,
+		Labels: cfg.Worker.Labels, Capacity: cfg.MaxConcurrentTasks, Grace: cfg.ShutdownGrace, Patience: cfg.Worker.Patience,
 		MaxArtifact: int64(cfg.Artifacts.MaxBytes), Log: log, Version: version, ServerURL: cmp.Or(cfg.PublicURL, reachable(cfg.URL)),
 	}), nil
 }

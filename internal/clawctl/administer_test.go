@@ -59,6 +59,10 @@ func records(name string) map[string]any {
 		ID: "c1", Name: name, Cron: "0 3 * * *", TimeZone: "Europe/Berlin", Overlap: api.OverlapSkip, Task: api.NewTask{Description: name, AgentID: name},
 		UserID: name, NextRuns: []time.Time{now.Add(time.Hour)}, LastRun: &api.ScheduleRun{At: hourAgo, Result: api.RunDenied, Reason: name}, Missed: 3, CreatedAt: hourAgo,
 	}
+	grants := []api.Grant{
+		{ID: "g1", Scope: api.GrantSession, SessionID: "s1", AgentID: name, Text: "Deploy " + name + "?", GrantedBy: name, Uses: 3, ExpiresAt: now.Add(48 * time.Hour)},
+		{ID: "g2", Scope: api.GrantProject, ProjectID: name, AgentID: "b", Text: "x", GrantedBy: "y", ExpiresAt: now.Add(time.Hour)},
+	}
 	hook := api.Webhook{
 		ID: "h1", URL: "https://" + name, AllProjects: true, UserID: name, Description: name, Statuses: []api.TaskStatus{"completed", "failed"}, AgentID: name,
 		Labels: map[string]string{"k": name}, DisabledReason: name, CreatedAt: hourAgo,
@@ -66,6 +70,8 @@ func records(name string) map[string]any {
 	attempt := api.WebhookAttempt{At: hourAgo, Status: 500, Error: "answered 500", Response: name, DurationMillis: 12}
 	delivery := api.WebhookDelivery{ID: "evt_1", Type: "task." + name, TaskID: "t1", Seq: 1, Status: api.DeliveryPending, Attempts: 2, QueuedAt: hourAgo, NextAttemptAt: new(now.Add(time.Hour)), LastAttempt: &attempt}
 	return map[string]any{
+		"GET /v1/grants":                              api.GrantList{Items: grants},
+		"DELETE /v1/grants/g1":                        nil,
 		"GET /v1/webhooks":                            api.WebhookList{Items: []api.Webhook{hook, {ID: "h2", URL: "https://b", ProjectID: "web", Enabled: true, FailingSince: &hourAgo}}},
 		"POST /v1/webhooks":                           api.CreatedWebhook{Webhook: hook, Secret: "whsec_" + name},
 		"GET /v1/webhooks/h1":                         hook,
@@ -219,6 +225,9 @@ var commands = []struct {
 	{"approvals --task t1 --kind input --status answered,expired --limit 0", "GET /v1/approvals?kind=input&limit=500&status=answered&status=expired&taskId=t1",
 		"ID  TASK  KIND      RISK  STATUS         QUESTION\nq1  t1    approval  high  expires in 1h  Delete bob? [bob]: bob\n", ""},
 	{"answer q1 --deny --reason no", `POST /v1/approvals/q1 {"approve":false,"reason":"no"}`, "q1 open\n", ""},
+	{"answer q1 --approve --remember session", `POST /v1/approvals/q1 {"approve":true,"remember":"session"}`, "q1 open\n", ""},
+	{"grants list", "GET /v1/grants", "ID  AGENT  FOR          BY   USES  EXPIRES  WHAT\ng1  bob    session s1   bob  3     in 2d    Deploy bob?\ng2  b      project bob  y    0     in 1h    x\n", ""},
+	{"grants revoke g1", "DELETE /v1/grants/g1", "g1 revoked\n", ""},
 	{"answer q1 --choice bob", `POST /v1/approvals/q1 {"input":"bob"}`, "q1 open\n", ""},
 	{"answer t1 --approve", `POST /v1/tasks/t1/input {"approve":true}`, "t1 is running\n", ""},
 	{"answer t1 staging", `POST /v1/tasks/t1/input {"input":"staging"}`, "t1 is running\n", ""},

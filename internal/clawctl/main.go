@@ -147,7 +147,7 @@ Exit codes: 0 done, 1 failed (also: a watched task failed or was cancelled),
 
 	root.AddCommand(c.statusCommand(), c.agentsCommand(), c.skillsCommand(), c.submitCommand(), c.tasksCommand(), c.artifactsCommand(), c.retryCommand(), c.approvalsCommand(), c.answerCommand(), c.schedulesCommand(), c.versionCommand(),
 		c.loginCommand(), c.logoutCommand(), c.whoamiCommand(), c.passwordCommand(), c.sessionsCommand(), c.deviceCommand(),
-		c.workerCommand(), c.workersCommand(), c.limitsCommand(), c.budgetsCommand(), c.webhooksCommand(), c.usersCommand(), c.keysCommand(), c.bindingsCommand(), c.policyCommand(), c.auditCommand())
+		c.workerCommand(), c.workersCommand(), c.limitsCommand(), c.grantsCommand(), c.budgetsCommand(), c.webhooksCommand(), c.usersCommand(), c.keysCommand(), c.bindingsCommand(), c.policyCommand(), c.auditCommand())
 	return root
 }
 

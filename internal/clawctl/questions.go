@@ -89,10 +89,11 @@ func asked(q api.Question) string {
 type answerFlags struct {
 	approve, deny        bool
 	reason, choice, data string
+	remember             choice
 }
 
 func (c *cli) answerCommand() *cobra.Command {
-	var f answerFlags
+	f := answerFlags{remember: choice{of: []string{"task", "session", "project"}}}
 	cmd := &cobra.Command{
 		Use:   "answer TASK|QUESTION [TEXT]",
 		Short: "Answer what an agent asks, approve it or deny it",
@@ -131,6 +132,8 @@ func (c *cli) answerCommand() *cobra.Command {
 	flags.BoolVar(&f.deny, "deny", false, "do not let the agent do it")
 	flags.StringVar(&f.reason, "reason", "", "why, a `text` for the record and the agent")
 	flags.StringVar(&f.choice, "choice", "", "the `id` of one of the choices")
+	flags.Var(&f.remember, "remember", "with --approve: also the very same request later, in this task, session or project")
+	completeFlag(cmd, "remember", f.remember.of...)
 	flags.StringVar(&f.data, "data", "", "a `file` with the JSON object that a form asks for; - is standard input")
 	return cmd
 }
@@ -147,8 +150,14 @@ func (c *cli) answer(f *answerFlags, text []string) (a api.Answer, err error) {
 			return a, usagef("an approval takes no text, choice or data; --reason says why")
 		}
 		a.Approve = &f.approve
+		if a.Remember = api.GrantScope(f.remember.value); a.Remember != "" && f.deny {
+			return a, usagef("--remember goes with --approve")
+		}
 	case a.Input == "" && f.data == "":
 		return a, usagef("say what the answer is: a text, --choice, --data, --approve or --deny")
+	}
+	if f.remember.value != "" && a.Approve == nil {
+		return a, usagef("--remember goes with --approve")
 	}
 	if f.data != "" {
 		if a.Data, err = c.readObject(f.data); err != nil {

@@ -78,6 +78,9 @@ func (c *Config) check(serves bool) error {
 	if c.ShutdownGrace < 0 {
 		refuse("CODERCLAW_SHUTDOWN_GRACE: %s is negative", c.ShutdownGrace)
 	}
+	if c.Worker.Patience <= 0 {
+		refuse("CODERCLAW_WORKER_PATIENCE: %s is not positive", c.Worker.Patience)
+	}
 	if c.WorkerLease < minLease || c.WorkerLease > maxLease {
 		refuse("CODERCLAW_WORKER_LEASE: %s is not within %s to %s", c.WorkerLease, minLease, maxLease)
 	}

@@ -190,6 +190,9 @@ type Worker struct {
 	Agents List
 	// CODERCLAW_WORKER_LABELS: what tasks can require of it, as name=value.
 	Labels Labels
+	// CODERCLAW_WORKER_PATIENCE: how long an agent that does nothing but wait for
+	// people keeps its place, if it can be stopped and go on later. Default: 30s.
+	Patience time.Duration
 }
 
 // LLM is an OpenAI-compatible chat-completions endpoint.
@@ -301,6 +304,7 @@ func Default() Config {
 		DataDir:                dataDir,
 		WorkspaceRoot:          workspace,
 		Workspace:              Workspace{Cleanup: CleanupAlways, Quota: 10_240},
+		Worker:                 Worker{Patience: 30 * time.Second},
 		WorkerLease:            30 * time.Second,
 		LogLevel:               LogLevel(slog.LevelInfo),
 		LogFormat:              LogAuto,

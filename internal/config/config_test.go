@@ -144,6 +144,7 @@ func TestEveryVariableIsRead(t *testing.T) {
 		"CODERCLAW_WORKER_NAME":               "build-7",
 		"CODERCLAW_WORKER_AGENTS":             "a, b",
 		"CODERCLAW_WORKER_LABELS":             "gpu=true, zone = north",
+		"CODERCLAW_WORKER_PATIENCE":           "45s",
 		"CODERCLAW_POSTGRES_BIN":              "/usr/lib/postgresql/15/bin",
 		"CODERCLAW_TEST_DATABASE":             "x",
 	})
@@ -170,7 +171,7 @@ func TestEveryVariableIsRead(t *testing.T) {
 	want.LLM = LLM{BaseURL: "https://models.example/v1", APIKey: NewSecret("key"), Model: "m-1"}
 	want.Workspace = Workspace{List{"https://code.example/team/", "ssh://git@code.example/one.git"}, CleanupOnSuccess, 100}
 	want.ACP = ACP{Command: "gemini --experimental-acp"}
-	want.URL, want.Worker = "http://elsewhere", Worker{"build-7", List{"a", "b"}, Labels{"gpu": "true", "zone": "north"}}
+	want.URL, want.Worker = "http://elsewhere", Worker{"build-7", List{"a", "b"}, Labels{"gpu": "true", "zone": "north"}, 45 * time.Second}
 	want.WorkerLease, want.ShutdownGrace, want.LogLevel, want.LogFormat = 5*time.Second, time.Minute, 4, LogJSON
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)

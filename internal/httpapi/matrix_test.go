@@ -87,6 +87,8 @@ var samples = map[string]sample{
 	"getQuestion":      {of: "task", want: 422},
 	"authorizeSkill":   {of: "task", body: `{"questionId":"0190b8a1-0000-4000-8000-000000000001"}`, want: 422},
 	"answerQuestion":   {of: "question", body: `{"approve":true}`},
+	"listGrants":       {},
+	"revokeGrant":      {of: "grant", want: 204},
 	"listTaskAttempts": {of: "task"},
 
 	"createSchedule":  {body: `{"name":"n","intervalSeconds":3600,"task":{"description":"d","input":"i","dispatch":"manual"}}`, want: 201},
@@ -452,6 +454,22 @@ func (w *world) make(kind string, p *person) string {
 			w.t.Fatal(err)
 		}
 		return q.ID.String()
+	case "grant":
+		by.Roles = []policy.Role{policy.Admin}
+		lease := w.lease(by)
+		q, err := w.tasks.Ask(w.t.Context(), task.InProcess, lease.ID, lease.LeaseToken, task.NewQuestion{
+			ID: uuid.New(), Kind: task.Approval, Text: p.name, Tool: &task.ToolCall{Name: w.next()}, Remember: true})
+		if err == nil {
+			_, err = w.tasks.Answer(w.t.Context(), by, q.ID, task.Answer{Approve: new(true), Remember: task.GrantTask})
+		}
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		grants, _, err := w.tasks.Grants(w.t.Context(), by, task.NewestGrant, 1)
+		if err != nil || len(grants) != 1 {
+			w.t.Fatal(grants, err)
+		}
+		return grants[0].ID.String()
 	case "schedule":
 		by.Roles = []policy.Role{policy.Admin}
 		sc, err := w.tasks.CreateSchedule(w.t.Context(), by, task.NewSchedule{Name: p.name, IntervalSeconds: 3600, Task: task.New{Description: p.name, Dispatch: task.Manual}}, "")

@@ -14,19 +14,16 @@ func WireQuestion(q task.Question) api.Question {
 	w := api.Question{
 		ID: q.ID.String(), TaskID: q.TaskID.String(), ProjectID: q.ProjectID, Kind: api.QuestionKind(q.Kind), Text: q.Text,
 		Schema: q.Schema, SkillID: q.SkillID, Risk: api.Risk(q.Risk), AskedAt: q.AskedAt.UTC(), ExpiresAt: q.ExpiresAt.UTC(),
-		Status: api.QuestionStatus(q.Status), AnsweredBy: q.AnsweredBy,
+		Remember: q.Remember, Tool: wireToolCall(q.Tool), Status: api.QuestionStatus(q.Status), AnsweredBy: q.AnsweredBy,
 	}
 	for _, c := range q.Choices {
 		w.Choices = append(w.Choices, api.Choice(c))
-	}
-	if q.Tool != nil {
-		w.Tool = &api.ToolCall{Name: q.Tool.Name, Title: q.Tool.Title, Input: q.Tool.Input}
 	}
 	if b := q.Budget; b != nil {
 		w.Budget = &api.BudgetStanding{Scope: string(b.Scope), Name: b.Name, Period: b.Period, Unit: b.Unit, Used: b.Used, Limit: b.Limit}
 	}
 	if a := q.Answer; a != nil {
-		w.Answer = &api.Answer{Input: a.Text, Data: a.Data, Approve: a.Approve, Reason: a.Reason}
+		w.Answer = &api.Answer{Input: a.Text, Data: a.Data, Approve: a.Approve, Reason: a.Reason, Remember: api.GrantScope(a.Remember)}
 	}
 	if q.AnsweredAt != nil {
 		at := q.AnsweredAt.UTC()
@@ -40,7 +37,7 @@ func NewQuestion(q api.NewQuestion) (task.NewQuestion, error) {
 	id, err := parseID(q.ID, "body.id")
 	n := task.NewQuestion{
 		ID: id, Kind: task.QuestionKind(q.Kind), Text: q.Text, Schema: q.Schema, Tool: NewToolCall(q.Tool),
-		SkillID: q.SkillID, Risk: string(q.Risk), Expires: time.Duration(q.ExpiresSeconds) * time.Second,
+		SkillID: q.SkillID, Risk: string(q.Risk), Remember: q.Remember, Expires: time.Duration(q.ExpiresSeconds) * time.Second,
 	}
 	for _, c := range q.Choices {
 		n.Choices = append(n.Choices, task.Choice(c))
@@ -56,6 +53,13 @@ func NewToolCall(c *api.ToolCall) *task.ToolCall {
 	return &task.ToolCall{Name: c.Name, Title: c.Title, Input: c.Input}
 }
 
+func wireToolCall(c *task.ToolCall) *api.ToolCall {
+	if c == nil {
+		return nil
+	}
+	return &api.ToolCall{Name: c.Name, Title: c.Title, Input: c.Input}
+}
+
 // WireSkillDecision is a decision as clients see it.
 func WireSkillDecision(d task.SkillDecision) api.SkillDecision {
 	w := api.SkillDecision{Decision: api.SkillVerdict(d.Verdict), Reason: d.Reason}
@@ -66,5 +70,5 @@ func WireSkillDecision(d task.SkillDecision) api.SkillDecision {
 }
 
 func newAnswer(a api.Answer) task.Answer {
-	return task.Answer{Text: a.Input, Data: a.Data, Approve: a.Approve, Reason: a.Reason}
+	return task.Answer{Text: a.Input, Data: a.Data, Approve: a.Approve, Reason: a.Reason, Remember: task.GrantScope(a.Remember)}
 }

@@ -125,7 +125,7 @@ func (s *Server) putAgent(ctx context.Context, c policy.Caller, in *struct {
 	}
 	if d.Process != nil {
 		a.Process = &registry.Process{
-			Command: d.Process.Command, Input: registry.Input(d.Process.Input), Directory: d.Process.Directory, Environment: d.Process.Environment,
+			Command: d.Process.Command, Input: registry.Input(d.Process.Input), Resume: d.Process.Resume, Directory: d.Process.Directory, Environment: d.Process.Environment,
 		}
 	}
 	a.HTTP = (*registry.HTTP)(d.HTTP)
@@ -304,7 +304,7 @@ func WireAgent(a registry.Agent) api.Agent {
 	}
 	if a.Process != nil {
 		w.Process = &api.Process{
-			Command: a.Process.Command, Input: string(a.Process.Input), Directory: a.Process.Directory, Environment: a.Process.Environment,
+			Command: a.Process.Command, Input: string(a.Process.Input), Resume: a.Process.Resume, Directory: a.Process.Directory, Environment: a.Process.Environment,
 		}
 	}
 	w.HTTP = (*api.HTTP)(a.HTTP)

@@ -150,6 +150,7 @@ func New(o Options) (*Server, error) {
 	s.registerTasks()
 	s.registerRelatives()
 	s.registerQuestions()
+	s.registerGrants()
 	s.registerAsking()
 	s.registerSchedules()
 	s.registerWorkers()

@@ -32,6 +32,7 @@ type Tasks interface {
 	Delay(ctx context.Context, t task.Task) (*task.Delay, error)
 	TaskLog
 	Questions
+	Grants
 	Relatives
 }
 

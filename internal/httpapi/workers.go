@@ -152,6 +152,12 @@ func (s *Server) claimTasks(ctx context.Context, c policy.Caller, in *struct {
 // agent.
 func WireLease(ctx context.Context, l task.Lease, agent func(ctx context.Context, id string) (registry.Agent, error)) (api.Lease, error) {
 	wire := api.Lease{Task: WireTask(l.Task), LeaseToken: l.LeaseToken.String(), LeaseExpiresAt: l.LeaseExpiresAt.UTC(), Attempt: l.Attempt}
+	if l.Resume != nil {
+		wire.Resume = &api.Resumption{State: l.Resume.State, Outcomes: []api.Question{}}
+		for _, q := range l.Outcomes {
+			wire.Resume.Outcomes = append(wire.Resume.Outcomes, WireQuestion(q))
+		}
+	}
 	a, err := agent(ctx, l.AgentID)
 	if fault.CodeOf(err) == fault.NotFound {
 		return wire, nil
@@ -206,11 +212,16 @@ func (s *Server) reportTask(ctx context.Context, c policy.Caller, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	return nil, s.workers.Report(ctx, c, id, lease, NewReport(in.Body))
+	r, err := NewReport(in.Body)
+	if err != nil {
+		return nil, err
+	}
+	return nil, s.workers.Report(ctx, c, id, lease, r)
 }
 
-// NewReport is what the engine is told by a worker's report.
-func NewReport(r api.Report) task.Report {
+// NewReport is what the engine is told by a worker's report. It returns Invalid
+// for one that gives back what it does not, or names what are no questions.
+func NewReport(r api.Report) (task.Report, error) {
 	report := task.Report{
 		Status: task.Status(r.Status), Progress: r.Progress, Output: r.Output, Error: r.Error,
 		Message: r.Message, Reason: r.Reason, Retryable: r.Retryable, Release: r.Release,
@@ -220,5 +231,15 @@ func NewReport(r api.Report) task.Report {
 			Type: task.EventType(e.Type), Message: e.Message, Progress: e.Progress, Data: e.Data,
 		})
 	}
-	return report
+	if r.Resume != nil {
+		if !r.Release || r.Status != "" {
+			return report, fault.InvalidFields([]fault.Field{{Path: "body.resume", Message: "goes with release, and without a status"}})
+		}
+		questions, err := parseIDs(r.Resume.Questions, "body.resume.questions")
+		if err != nil {
+			return report, err
+		}
+		report.Resume = &task.Suspension{State: r.Resume.State, Questions: questions}
+	}
+	return report, nil
 }

@@ -23,6 +23,7 @@ type Agent struct {
 type Process struct {
 	Command     []string // program and arguments, with placeholders; never given to a shell
 	Input       Input    // with ExecutorProcess only
+	Resume      []string // likewise: goes on once people have answered what the program asked; none: it cannot ask
 	Directory   string   // relative to the workspace root; empty: up to the task
 	Environment []string // names of variables that are passed on
 }
@@ -113,6 +114,7 @@ type service struct {
 type process struct {
 	Command     []string `yaml:"command" json:"command"`
 	Input       Input    `yaml:"input" json:"input,omitempty"`
+	Resume      []string `yaml:"resume" json:"resume,omitempty"`
 	Directory   string   `yaml:"directory" json:"directory,omitempty"`
 	Environment []string `yaml:"environment" json:"environment,omitempty"`
 }

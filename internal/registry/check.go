@@ -81,6 +81,9 @@ func (d *definition) check(skills map[string]Skill, refuse refusal) {
 		if d.Executor == ExecutorACP && d.Process.Input != "" {
 			refuse(&d.Process.Input, "process.input", "is for executor process only: an acp agent gets its task by the protocol")
 		}
+		if d.Executor == ExecutorACP && d.Process.Resume != nil {
+			refuse(&d.Process.Resume, "process.resume", "is for executor process only: an acp agent is told of answers by the protocol")
+		}
 	}
 }
 
@@ -115,18 +118,26 @@ func (d *skillDefinition) check(refuse refusal) {
 	}
 }
 
-func (p *process) check(refuse refusal) {
+// command refuses a program and arguments that are none.
+func (refuse refusal) command(c *[]string, path string) {
 	switch {
-	case len(p.Command) == 0 || p.Command[0] == "":
-		refuse(&p.Command, "process.command", "must name a program")
-	case len(p.Command) > maxArguments:
-		refuse(&p.Command, "process.command", fmt.Sprintf("must not have more than %d items", maxArguments))
-	case strings.Contains(p.Command[0], "{{"):
+	case len(*c) == 0 || (*c)[0] == "":
+		refuse(c, path, "must name a program")
+	case len(*c) > maxArguments:
+		refuse(c, path, fmt.Sprintf("must not have more than %d items", maxArguments))
+	case strings.Contains((*c)[0], "{{"):
 		// What fills a placeholder comes from whoever submits a task.
-		refuse(&p.Command[0], "process.command[0]", "must not hold a placeholder: the task would choose the program")
+		refuse(&(*c)[0], path+"[0]", "must not hold a placeholder: the task would choose the program")
 	}
-	for i := range p.Command {
-		refuse.text(&p.Command[i], fmt.Sprintf("process.command[%d]", i), 0, maxSystemPrompt)
+	for i := range *c {
+		refuse.text(&(*c)[i], fmt.Sprintf("%s[%d]", path, i), 0, maxSystemPrompt)
+	}
+}
+
+func (p *process) check(refuse refusal) {
+	refuse.command(&p.Command, "process.command")
+	if p.Resume != nil {
+		refuse.command(&p.Resume, "process.resume")
 	}
 	if p.Input != "" {
 		oneOf(refuse, &p.Input, "process.input", inputs)

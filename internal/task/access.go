@@ -40,6 +40,9 @@ const (
 	actionAnswer    = "task.answer"
 	actionDecide    = "approval.decide"
 	actionAuthorize = "skill.authorize"
+
+	actionUseGrant    = "grant.use"
+	actionRevokeGrant = "grant.revoke"
 )
 
 // wants is what the policies are asked before the task is submitted.

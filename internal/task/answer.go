@@ -14,6 +14,7 @@ import (
 	"github.com/coderclaw/runtime/internal/fault"
 	"github.com/coderclaw/runtime/internal/policy"
 	"github.com/coderclaw/runtime/internal/postgres"
+	"github.com/coderclaw/runtime/internal/stream"
 )
 
 // Answer is what a person says to a question. Text, with or without Data,
@@ -23,6 +24,8 @@ type Answer struct {
 	Data    json.RawMessage `json:"data,omitempty"`
 	Approve *bool           `json:"approve,omitempty"`
 	Reason  string          `json:"reason,omitempty"`
+	// Remember has an approval hold for the very same request later, so far.
+	Remember GrantScope `json:"remember,omitempty"`
 }
 
 // outcome is what becomes of a question of that kind by the answer.
@@ -57,6 +60,8 @@ func (a *Answer) check(kind QuestionKind) error {
 		bad("input", "goes with a question for input, and this is one for approval")
 	case kind == Input && a.Approve != nil:
 		bad("approve", "goes with a question for approval, and this is one for input")
+	case a.Remember != "" && (a.Approve == nil || !*a.Approve):
+		bad("remember", "goes with an approval")
 	case kind == Input && a.Text == "" && a.Data == nil:
 		bad("input", "must hold the answer")
 	}
@@ -127,20 +132,30 @@ func (s *Service) Answer(ctx context.Context, c policy.Caller, id uuid.UUID, a A
 	if err := q.fits(&a); err != nil {
 		return q, err
 	}
-	if entry.Details, err = json.Marshal(decided{id.String(), a.outcome(q.Kind), a.Reason}); err != nil {
+	if a.Remember != "" {
+		if message := q.rememberFault(t, a.Remember); message != "" {
+			return q, fault.InvalidFields([]fault.Field{{Path: "body.remember", Message: message}})
+		}
+	}
+	if entry.Details, err = json.Marshal(decided{id.String(), a.outcome(q.Kind), a.Reason, a.Remember}); err != nil {
 		return q, fmt.Errorf("encode what was decided: %w", err)
 	}
 	var lostBy string
 	err = postgres.InTx(ctx, s.pool, func(tx pgx.Tx) (err error) {
-		if q, lostBy, err = end(ctx, tx, q, a.outcome(q.Kind), &a, c.UserID); err != nil {
+		if q, t, lostBy, err = end(ctx, tx, q, a.outcome(q.Kind), &a, c.UserID); err != nil {
 			return err
+		}
+		if a.Remember != "" {
+			if err := q.remember(ctx, tx, c, t, a.Remember); err != nil {
+				return err
+			}
 		}
 		return audit.Append(ctx, tx, entry)
 	})
 	if err != nil {
 		return q, err
 	}
-	s.announceOutcome(ctx, q, lostBy)
+	s.announceOutcome(ctx, q, t, lostBy)
 	return q, nil
 }
 
@@ -149,22 +164,20 @@ type decided struct {
 	QuestionID string         `json:"questionId,omitempty"`
 	Outcome    QuestionStatus `json:"outcome"`
 	Reason     string         `json:"reason,omitempty"`
+	Remember   GrantScope     `json:"remember,omitempty"`
 }
 
 // allowAnswer asks the policies whether c may give this answer. Who raises the
 // budget of a session or a project must be allowed to set it.
 func (s *Service) allowAnswer(ctx context.Context, c policy.Caller, t Task, kind QuestionKind, budget *BudgetUse, a Answer) (audit.Entry, error) {
-	r := policy.Request{
-		Permission: policy.TaskSubmit, Action: actionAnswer, ProjectID: t.ProjectID, AgentID: t.AgentID, Labels: t.Labels,
-	}
-	if kind == Approval {
-		r.Action = actionDecide
-		if a.Approve != nil && *a.Approve {
-			r.Approving = t.UserID
-			if budget != nil && budget.Scope != TaskBudget {
-				r.Permission = policy.ConfigWrite
-			}
-		}
+	r := approving(t)
+	switch {
+	case kind != Approval:
+		r.Action, r.Approving = actionAnswer, ""
+	case a.Approve == nil || !*a.Approve:
+		r.Approving = ""
+	case budget != nil && budget.Scope != TaskBudget:
+		r.Permission = policy.ConfigWrite
 	}
 	return s.allow(ctx, c, r, t.ID.String())
 }
@@ -173,13 +186,13 @@ func (q Question) notOpen() error {
 	return fault.New(fault.Conflict, "question %s is %s", q.ID, q.Status)
 }
 
-// end gives an open question its outcome, and tells of it. If that fails the
-// task, it returns the worker that has lost it. It returns Conflict if the
-// question is not open any more.
-func end(ctx context.Context, tx pgx.Tx, q Question, outcome QuestionStatus, a *Answer, by string) (_ Question, lostBy string, err error) {
+// end gives an open question its outcome, and tells of it; the task is as it is
+// then. If the outcome fails the task, it returns the worker that has lost it. It
+// returns Conflict if the question is not open any more.
+func end(ctx context.Context, tx pgx.Tx, q Question, outcome QuestionStatus, a *Answer, by string) (ended Question, t Task, lostBy string, err error) {
 	// The task first, as whatever else changes it does.
 	if _, err := tx.Exec(ctx, `SELECT FROM tasks WHERE id = $1 FOR UPDATE`, q.TaskID); err != nil {
-		return q, "", fmt.Errorf("lock task %s: %w", q.TaskID, err)
+		return q, t, "", fmt.Errorf("lock task %s: %w", q.TaskID, err)
 	}
 	var answer json.RawMessage
 	if a != nil {
@@ -190,36 +203,40 @@ func end(ctx context.Context, tx pgx.Tx, q Question, outcome QuestionStatus, a *
 		WHERE id = @id AND status = 'open' AND (expires_at <= clock_timestamp()) = (@outcome = 'expired')
 		RETURNING `+questionColumns, pgx.NamedArgs{"id": q.ID, "outcome": outcome, "answer": answer, "by": by})
 	if err != nil {
-		return q, "", fmt.Errorf("answer question %s: %w", q.ID, err)
+		return q, t, "", fmt.Errorf("answer question %s: %w", q.ID, err)
 	}
-	ended, err := pgx.CollectExactlyOneRow(rows, toQuestion)
+	ended, err = pgx.CollectExactlyOneRow(rows, toQuestion)
 	if errors.Is(err, pgx.ErrNoRows) {
 		if q, err = readQuestion(ctx, tx, q.ID); err == nil && q.Status == Open {
 			q.Status = Expired // and about to be marked so
 		}
-		return q, "", errors.Join(err, q.notOpen())
+		return q, t, "", errors.Join(err, q.notOpen())
 	}
 	if err != nil {
-		return q, "", fmt.Errorf("answer question %s: %w", q.ID, err)
+		return q, t, "", fmt.Errorf("answer question %s: %w", q.ID, err)
 	}
-	if _, err = tell(ctx, tx, q.TaskID, outcomeMessage(outcome, a, by), ended.event()); err != nil || q.Budget == nil {
-		return ended, "", err
+	if t, err = tell(ctx, tx, q.TaskID, outcomeMessage(outcome, a, by), ended.event()); err != nil || q.Budget == nil {
+		return ended, t, "", err
 	}
 	if outcome == Approved {
-		return ended, "", q.Budget.raise(ctx, tx, q.TaskID)
+		return ended, t, "", q.Budget.raise(ctx, tx, q.TaskID)
 	}
 	lostBy, err = failExceeded(ctx, tx, q.TaskID, q.Budget.String()+", and nobody has raised it")
-	return ended, lostBy, err
+	return ended, t, lostBy, err
 }
 
-// announceOutcome tells of what has become of a question.
-func (s *Service) announceOutcome(ctx context.Context, q Question, lostBy string) {
+// announceOutcome tells of what has become of a question, and workers if one of
+// them may go on with the task.
+func (s *Service) announceOutcome(ctx context.Context, q Question, t Task, lostBy string) {
 	s.announceChanged(q.TaskID)
 	switch {
 	case lostBy != "":
 		s.announceExceeded(ctx, q.TaskID, lostBy)
 	case q.Budget != nil: // what the budget held back may be claimed
 		s.leftRoom()
+	}
+	if t.WaitingReason == ForResumption {
+		s.bus.Publish(stream.Signal{Topic: stream.WorkReady})
 	}
 }
 
@@ -279,6 +296,9 @@ func (s *Service) answerManual(ctx context.Context, c policy.Caller, t Task, a A
 	}
 	if err := a.check(kind); err != nil {
 		return t, err
+	}
+	if a.Remember != "" {
+		return t, fault.InvalidFields([]fault.Field{{Path: "body.remember", Message: "is not for manual tasks"}})
 	}
 	outcome := a.outcome(kind)
 	if entry.Details, err = json.Marshal(decided{Outcome: outcome, Reason: a.Reason}); err != nil {
@@ -341,16 +361,17 @@ func (s *Service) expireQuestions(ctx context.Context) error {
 		if entry.Details, err = json.Marshal(decided{QuestionID: q.ID.String(), Outcome: Expired}); err != nil {
 			return fmt.Errorf("encode what was decided: %w", err)
 		}
+		var t Task
 		var lostBy string
 		err := postgres.InTx(ctx, s.pool, func(tx pgx.Tx) (err error) {
-			if _, lostBy, err = end(ctx, tx, q, Expired, nil, ""); err != nil {
+			if _, t, lostBy, err = end(ctx, tx, q, Expired, nil, ""); err != nil {
 				return err
 			}
 			return audit.Append(ctx, tx, entry)
 		})
 		switch {
 		case err == nil:
-			s.announceOutcome(ctx, q, lostBy)
+			s.announceOutcome(ctx, q, t, lostBy)
 		case fault.CodeOf(err) != fault.Conflict: // another server was faster, or its task ended
 			return err
 		}

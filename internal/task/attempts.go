@@ -11,7 +11,8 @@ import (
 	"github.com/coderclaw/runtime/internal/policy"
 )
 
-// Attempt is one worker's try at a task, as the task's history tells it.
+// Attempt is one worker's try at a task, as the task's history tells it. One that
+// was given back until people had answered goes on as another of the same number.
 type Attempt struct {
 	Number    int
 	WorkerID  string
@@ -75,6 +76,8 @@ func follow(attempts []Attempt, e Event) ([]Attempt, error) {
 	}
 	last.EndedAt, last.Reason = &e.CreatedAt, d.Reason
 	switch {
+	case d.Reason == ReasonPeople:
+		last.Outcome = ReasonReleased
 	case d.Reason == ReasonReleased, d.Reason == ReasonWorkerLost:
 		last.Outcome = d.Reason
 	case e.Status.Terminal():

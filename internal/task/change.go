@@ -47,6 +47,9 @@ type Report struct {
 	Retryable bool
 	// Release gives the lease back with the work undone.
 	Release bool
+	// Resume, with Release while people are asked, is what the attempt goes on
+	// from: the task waits for them without a worker.
+	Resume *Suspension
 	// Reason names why a failed attempt did: timeout, silent, exit:75, ….
 	Reason string
 }
@@ -135,6 +138,9 @@ func (s *Service) Update(ctx context.Context, c policy.Caller, id uuid.UUID, p P
 // own. It returns LeaseLost, and changes nothing, if the lease is held no more,
 // or by another principal's worker.
 func (s *Service) Report(ctx context.Context, c policy.Caller, id, lease uuid.UUID, r Report) error {
+	if r.Resume != nil {
+		return s.suspend(ctx, c, id, lease, r)
+	}
 	ch := change{
 		id: id, lease: &lease, caller: c, status: r.Status, progress: clamped(r.Progress), output: r.Output,
 		retryable: r.Retryable, release: r.Release, events: slices.Clone(r.Events),
@@ -179,10 +185,9 @@ func (s *Service) Report(ctx context.Context, c policy.Caller, id, lease uuid.UU
 		if e.Type == ProgressEvent && e.Progress != nil && r.Progress == nil {
 			ch.progress = e.Progress
 		}
-		if len(e.Message) > MaxMessageBytes {
-			return fault.InvalidFields([]fault.Field{{Path: fmt.Sprintf("body.events[%d].message", i),
-				Message: fmt.Sprintf("must have at most %d bytes, has %d", MaxMessageBytes, len(e.Message))}})
-		}
+	}
+	if err := messagesFault(ch.events); err != nil {
+		return err
 	}
 	if len(ch.events) == 0 {
 		return nil
@@ -192,6 +197,17 @@ func (s *Service) Report(ctx context.Context, c policy.Caller, id, lease uuid.UU
 		s.tellHolder(ctx, id)
 	}
 	return err
+}
+
+// messagesFault refuses events that say too much.
+func messagesFault(events []ReportEvent) error {
+	for i, e := range events {
+		if len(e.Message) > MaxMessageBytes {
+			return fault.InvalidFields([]fault.Field{{Path: fmt.Sprintf("body.events[%d].message", i),
+				Message: fmt.Sprintf("must have at most %d bytes, has %d", MaxMessageBytes, len(e.Message))}})
+		}
+	}
+	return nil
 }
 
 func (p *Patch) check() error {

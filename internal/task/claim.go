@@ -21,17 +21,26 @@ type Lease struct {
 	LeaseExpiresAt time.Time // by the database's clock
 	// Waited is how long the task could have been claimed before it was.
 	Waited time.Duration
+	// Resume is what the worker left when it gave the task back until people had
+	// answered; nil: it begins anew. Outcomes are what has become of the
+	// questions.
+	Resume   *Suspension
+	Outcomes []Question `db:"-"`
 }
 
 // maxLeasesLost is how many workers a task may take down with it before it
 // fails.
 const maxLeasesLost = 5
 
+// mineSQL says whether worker $1 goes on with a task t from where it left it. A
+// failed attempt is followed by one that begins anew.
+const mineSQL = `t.resume_worker = $1 AND t.waiting_reason <> 'retry'`
+
 var claimSQL = `
 WITH RECURSIVE worker AS MATERIALIZED (
 	SELECT * FROM workers WHERE id = $1 AND owner = $2 AND NOT draining
 ), ` + candidatesSQL + `, picked AS MATERIALIZED (
-	SELECT t.id, t.updated_at, t.run_after, j.turn, j.held_by FROM tasks t JOIN judged j USING (id)
+	SELECT t.id, t.updated_at, t.run_after, t.waiting_reason, t.resume_worker, j.turn, j.held_by FROM tasks t JOIN judged j USING (id)
 	WHERE t.claimable FOR UPDATE OF t SKIP LOCKED
 ), parked AS (
 	UPDATE tasks t SET claimable = false, parked_by = p.held_by FROM picked p WHERE t.id = p.id AND p.held_by <> ''
@@ -39,16 +48,21 @@ WITH RECURSIVE worker AS MATERIALIZED (
 ), claimed AS (
 	UPDATE tasks t SET
 		status = CASE t.status WHEN 'pending' THEN 'planning' ELSE 'running' END,
-		waiting_reason = '', claimable = false, attempt = t.attempt + 1, worker_id = $1,
+		waiting_reason = '', claimable = false, worker_id = $1,
+		attempt = CASE t.waiting_reason WHEN 'resume' THEN t.attempt ELSE t.attempt + 1 END,
+		resume = CASE WHEN ` + mineSQL + ` THEN t.resume END, resume_worker = CASE WHEN ` + mineSQL + ` THEN $1 ELSE '' END,
 		lease_token = gen_random_uuid(), lease_expires_at = clock_timestamp() + $4::interval,
 		started_at = coalesce(t.started_at, clock_timestamp()), updated_at = clock_timestamp(),
 		last_seq = t.last_seq + 1, last_txid = greatest(t.last_txid, pg_current_xact_id())
 	FROM picked p WHERE t.id = p.id AND p.held_by = ''
-	RETURNING ` + columns + `, t.last_txid, t.lease_token, t.lease_expires_at, p.turn, t.tag,
+	RETURNING ` + columns + `, t.last_txid, t.lease_token, t.lease_expires_at, t.resume, p.waiting_reason AS waited_for, p.resume_worker AS left_by, p.turn, t.tag,
 		t.updated_at - greatest(p.updated_at, p.run_after) AS waited
 ), logged AS (
 	INSERT INTO task_events (task_id, seq, txid, created_at, type, status, message, data)
-	SELECT id, last_seq, last_txid, updated_at, 'status', status, 'attempt ' || attempt || ' on worker ' || $1::text,
+	SELECT id, last_seq, last_txid, updated_at, 'status', status, CASE
+			WHEN waited_for <> 'resume' THEN 'attempt ' || attempt || ' on worker ' || $1::text
+			WHEN resume IS NOT NULL THEN 'attempt ' || attempt || ' goes on with worker ' || $1::text
+			ELSE 'attempt ' || attempt || ' begins anew on worker ' || $1::text || ': worker ' || left_by || ', which left it, is gone' END,
 		json_build_object('attempt', attempt, 'worker', $1::text) FROM claimed
 ), advanced AS (
 	INSERT INTO turns (project_id, tag) SELECT project_id, max(tag) FROM claimed GROUP BY project_id
@@ -62,9 +76,9 @@ WITH RECURSIVE worker AS MATERIALIZED (
 	map[string]string{"resource_id": "c.id::text", "project_id": "c.project_id"}) + `
 )
 SELECT * FROM (
-	SELECT ` + columns + `, t.lease_token, t.lease_expires_at, t.waited, t.turn FROM claimed t
+	SELECT ` + columns + `, t.lease_token, t.lease_expires_at, t.resume, t.waited, t.turn FROM claimed t
 	UNION ALL
-	SELECT ` + columns + `, '00000000-0000-0000-0000-000000000000', now(), '0', 0 FROM parked t
+	SELECT ` + columns + `, '00000000-0000-0000-0000-000000000000', now(), NULL, '0', 0 FROM parked t
 ) found ORDER BY turn`
 
 // found is a task that claimSQL has leased, or that it has parked: then there is
@@ -158,7 +172,7 @@ func (s *Service) claim(ctx context.Context, c policy.Caller, workerID string, m
 		signals[i] = stream.Signal{Topic: stream.TaskChanged, ID: l.ID.String()}
 	}
 	s.bus.Publish(signals...)
-	return s.stillAllowed(ctx, c, leases), draining, nil
+	return s.stillAllowed(ctx, c, s.bringOutcomes(ctx, c, leases)), draining, nil
 }
 
 // stillAllowed ends the claimed tasks whose submitters may not have them done

@@ -62,12 +62,12 @@ SELECT CASE
 		SELECT FROM tasks a WHERE a.claimable AND a.project_id = t.project_id AND (a.rank, a.id) < (t.rank, t.id) LIMIT %d
 	) ahead)::int AS ahead
 FROM tasks t WHERE t.id = @id AND t.dispatch = 'auto' AND t.lease_token IS NULL AND t.completed_at IS NULL
-	AND (t.status = 'pending' OR t.waiting_reason IN ('retry', 'worker-lost'))`, maxAhead)
+	AND (t.status = 'pending' OR t.waiting_reason IN ('retry', 'worker-lost', 'resume'))`, maxAhead)
 
 // Delay explains why a task that waits for a worker does not run. It is
 // nil for one that does not wait for one.
 func (s *Service) Delay(ctx context.Context, t Task) (*Delay, error) {
-	if t.Dispatch != Auto || t.Status != Pending && t.WaitingReason != ForRetry && t.WaitingReason != ForWorker {
+	if t.Dispatch != Auto || t.Status != Pending && t.WaitingReason != ForRetry && t.WaitingReason != ForWorker && t.WaitingReason != ForResumption {
 		return nil, nil
 	}
 	return s.delay(ctx, t.ID)

@@ -82,7 +82,7 @@ func (s *Service) Run(ctx context.Context) error {
 				seen, err = s.look(ctx, seen)
 			}
 		case <-tidy.C:
-			err = errors.Join(s.ensurePartitions(ctx), s.settleLeftovers(ctx), s.forgetWorkers(ctx))
+			err = errors.Join(s.ensurePartitions(ctx), s.settleLeftovers(ctx), s.forgetWorkers(ctx), s.forgetGrants(ctx))
 		}
 		if err != nil && ctx.Err() == nil {
 			s.log.WarnContext(ctx, "housekeeping interrupted", "error", err)

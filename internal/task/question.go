@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -72,8 +73,11 @@ type NewQuestion struct {
 	Schema  json.RawMessage
 	Tool    *ToolCall // what is to be approved
 	SkillID string
-	Risk    string        // "", low, medium or high
-	Expires time.Duration // default: a day
+	Risk    string // "", low, medium or high
+	// Remember says that the approval of a call can be remembered, for the very
+	// same. All of it must be shown.
+	Remember bool
+	Expires  time.Duration // default: a day
 
 	budget *BudgetUse // asked by the engine itself: may it be raised?
 }
@@ -107,7 +111,8 @@ type Question struct {
 	Tool       *ToolCall       `json:"tool,omitempty"`
 	SkillID    string          `json:"skillId,omitempty"`
 	Risk       string          `json:"risk,omitempty"`
-	Budget     *BudgetUse      `json:"budget,omitempty"` // what is to be raised
+	Remember   bool            `json:"remember,omitempty"` // whether its approval can be
+	Budget     *BudgetUse      `json:"budget,omitempty"`   // what is to be raised
 	AskedAt    time.Time       `json:"askedAt"`
 	ExpiresAt  time.Time       `json:"expiresAt"`
 	Status     QuestionStatus  `json:"status"`
@@ -117,7 +122,7 @@ type Question struct {
 }
 
 const questionColumns = `q.id, q.task_id, q.lease_token, q.number, q.project_id, q.user_id, q.kind, q.text, q.choices, q.schema,
-	q.tool, q.skill_id, q.risk, q.budget, q.asked_at, q.expires_at, q.status, q.answer, q.answered_at, q.answered_by`
+	q.tool, q.skill_id, q.risk, q.remember, q.budget, q.asked_at, q.expires_at, q.status, q.answer, q.answered_at, q.answered_by`
 
 var toQuestion = pgx.RowToStructByName[Question]
 
@@ -126,6 +131,8 @@ var toQuestion = pgx.RowToStructByName[Question]
 // the lease does, are withdrawn. Asking again with the same id under the same
 // lease changes nothing and returns the question as it is.
 //
+// An approval that people remember is given at once.
+//
 // It returns Invalid for what is outside the bounds, LeaseLost if the lease is
 // held no more, or by another principal's worker, and Conflict if the id stands
 // for another question or too many are open.
@@ -133,13 +140,26 @@ func (s *Service) Ask(ctx context.Context, c policy.Caller, id, lease uuid.UUID,
 	if err := n.check(); err != nil {
 		return Question{}, err
 	}
+	var grant *granted
+	if n.Remember {
+		t, err := leased(ctx, s.pool, c, id, lease)
+		if err != nil {
+			return Question{}, err
+		}
+		if grant, err = s.findGrant(ctx, t, n); err != nil {
+			return Question{}, err
+		}
+	}
 	var q Question
 	err := postgres.InTx(ctx, s.pool, func(tx pgx.Tx) error {
 		t, err := lockLeased(ctx, tx, c, id, lease)
 		if err != nil {
 			return err
 		}
-		q, err = t.ask(ctx, tx, lease, n)
+		if q, err = t.ask(ctx, tx, lease, n); err != nil || grant == nil || q.Status != Open {
+			return err
+		}
+		q, err = grant.use(ctx, tx, t, q)
 		return err
 	})
 	if err != nil {
@@ -195,12 +215,12 @@ func (t Task) ask(ctx context.Context, tx pgx.Tx, lease uuid.UUID, n NewQuestion
 		return Question{}, fault.New(fault.Conflict, "task %s has %d events, the most that a task can have", t.ID, MaxEvents)
 	}
 	rows, err := tx.Query(ctx, `
-		INSERT INTO questions AS q (id, task_id, lease_token, expires_at, kind, project_id, user_id, text, skill_id, risk, choices, schema, tool, budget)
-		SELECT @id, @task, @lease, clock_timestamp() + @expires, @kind, @project, @user, @text, @skill, @risk, @choices, @schema, @tool, @budget
+		INSERT INTO questions AS q (id, task_id, lease_token, expires_at, kind, project_id, user_id, text, skill_id, risk, remember, choices, schema, tool, budget)
+		SELECT @id, @task, @lease, clock_timestamp() + @expires, @kind, @project, @user, @text, @skill, @risk, @remember, @choices, @schema, @tool, @budget
 		WHERE @budget::json IS NOT NULL OR (SELECT count(*) FROM questions WHERE task_id = @task AND status = 'open') < @most
 		RETURNING `+questionColumns, pgx.NamedArgs{
 		"id": n.ID, "task": t.ID, "lease": lease, "expires": n.Expires, "kind": n.Kind, "project": t.ProjectID, "user": t.UserID,
-		"text": n.Text, "skill": n.SkillID, "risk": n.Risk, "choices": n.Choices, "schema": n.Schema, "tool": n.tool(), "budget": n.budget, "most": MaxOpenQuestions,
+		"text": n.Text, "skill": n.SkillID, "risk": n.Risk, "remember": n.Remember, "choices": n.Choices, "schema": n.Schema, "tool": n.tool(), "budget": n.budget, "most": MaxOpenQuestions,
 	})
 	if err != nil {
 		return Question{}, fmt.Errorf("insert question: %w", err)
@@ -218,7 +238,7 @@ func (t Task) ask(ctx context.Context, tx pgx.Tx, lease uuid.UUID, n NewQuestion
 
 // repeats reports whether n asks what q asked.
 func (q Question) repeats(n NewQuestion) bool {
-	return q.Kind == n.Kind && q.Text == n.Text && q.SkillID == n.SkillID && q.Risk == n.Risk &&
+	return q.Kind == n.Kind && q.Text == n.Text && q.SkillID == n.SkillID && q.Risk == n.Risk && q.Remember == n.Remember &&
 		slices.Equal(q.Choices, n.Choices) && bytes.Equal(q.Schema, n.Schema) && bytes.Equal(encoded(q.Tool), encoded(n.Tool))
 }
 
@@ -241,7 +261,7 @@ func (q Question) event() json.RawMessage {
 		q.Tool = &ToolCall{Name: q.Tool.Name}
 	}
 	if a := q.Answer; a != nil {
-		q.Answer = &Answer{Approve: a.Approve, Reason: a.Reason}
+		q.Answer = &Answer{Approve: a.Approve, Remember: a.Remember, Reason: a.Reason}
 	}
 	q.Text = cut(q.Text, MaxQuestionBytes/2)
 	return encoded(q)
@@ -260,13 +280,19 @@ func encoded(v any) json.RawMessage {
 }
 
 // tellSQL writes a question event. The task waits for the oldest open question,
-// or goes on if none is left.
-const tellSQL = `
+// or goes on if none is left: one that gave its lease back meanwhile waits for a
+// worker.
+var tellSQL = `
 WITH changed AS (
 	UPDATE tasks t SET
-		status = CASE WHEN o.kind IS NULL THEN 'running' ELSE 'waiting' END, waiting_reason = coalesce(o.kind, ''),
+		status = CASE WHEN o.kind IS NULL AND NOT o.suspended THEN 'running' ELSE 'waiting' END,
+		waiting_reason = coalesce(o.kind, CASE WHEN o.suspended THEN 'resume' ELSE '' END),
+		claimable = o.suspended AND o.kind IS NULL,
+		tag = CASE WHEN o.suspended THEN least(t.tag, ` + nextSQL + `) ELSE t.tag END,
+		rank = CASE WHEN o.suspended THEN least(t.tag, ` + nextSQL + `) - ` + strconv.Itoa(priorityWorth) + ` * t.priority ELSE t.rank END,
 		updated_at = clock_timestamp(), last_seq = t.last_seq + 1, last_txid = greatest(t.last_txid, pg_current_xact_id())
-	FROM (SELECT (SELECT kind FROM questions WHERE task_id = $1 AND status = 'open' ORDER BY number LIMIT 1) AS kind) o
+	FROM (SELECT (SELECT kind FROM questions WHERE task_id = $1 AND status = 'open' ORDER BY number LIMIT 1) AS kind,
+		lease_token IS NULL AND resume IS NOT NULL AS suspended FROM tasks WHERE id = $1) o
 	WHERE t.id = $1
 	RETURNING ` + columns + `, t.last_txid
 ), logged AS (
@@ -416,6 +442,10 @@ func (n *NewQuestion) check() error {
 		if n.Kind == Approval {
 			bad("schema", "goes with kind input")
 		}
+	}
+	if n.Remember && (n.Kind != Approval || n.Tool == nil || n.SkillID != "") {
+		// Of a skill the policies say whether people are asked each time.
+		bad("remember", "goes with the approval of a tool's call that is no skill")
 	}
 	if !slices.Contains([]string{"", "low", "medium", "high"}, n.Risk) {
 		bad("risk", "must be low, medium or high")

@@ -63,6 +63,7 @@ const (
 	ForRetry      WaitingReason = "retry"       // the next attempt, at RunAfter
 	ForWorker     WaitingReason = "worker-lost" // the next claim resumes it
 	ForDependency WaitingReason = "dependency"
+	ForResumption WaitingReason = "resume" // people have answered; the next claim goes on with it
 )
 
 // Dispatch says who runs a task.

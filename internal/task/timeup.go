@@ -14,14 +14,15 @@ import (
 // The reasons why a task, or an attempt of it, did not succeed, besides those
 // that executors give (exit:75, signal:9, …).
 const (
-	ReasonExpired    = "expired"     // nothing had begun at its ExpiresAt
-	ReasonDeadline   = "deadline"    // it had not ended at its DeadlineAt
-	ReasonTimeout    = "timeout"     // an attempt took longer than its TimeoutSeconds
-	ReasonSilent     = "silent"      // its agent said nothing for its SilenceSeconds
-	ReasonWorkerLost = "worker-lost" // its worker was not heard of any more
-	ReasonReleased   = "released"    // its worker gave it back
-	ReasonDependency = "dependency"  // what it depends on did not complete
-	ReasonDenied     = "denied"      // it is not allowed any more
+	ReasonExpired    = "expired"              // nothing had begun at its ExpiresAt
+	ReasonDeadline   = "deadline"             // it had not ended at its DeadlineAt
+	ReasonTimeout    = "timeout"              // an attempt took longer than its TimeoutSeconds
+	ReasonSilent     = "silent"               // its agent said nothing for its SilenceSeconds
+	ReasonWorkerLost = "worker-lost"          // its worker was not heard of any more
+	ReasonReleased   = "released"             // its worker gave it back
+	ReasonPeople     = "waiting-for-a-person" // likewise, until its questions are answered
+	ReasonDependency = "dependency"           // what it depends on did not complete
+	ReasonDenied     = "denied"               // it is not allowed any more
 	ReasonBudget     = "budget-exceeded"
 )
 

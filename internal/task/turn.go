@@ -65,6 +65,15 @@ var queuesSQL = fmt.Sprintf(`flows AS (
 	FROM input i JOIN flows f ON f.project_id = i.project_id AND f.flow = %[2]s
 )`, nextSQL, flowOf)
 
+// orphanedSQL says whether another worker than the one that left task t until
+// people had answered may begin it anew: that one was not heard of since for so
+// long that it is not there any more, or it would not be given the task.
+var orphanedSQL = fmt.Sprintf(`t.updated_at < clock_timestamp() - interval '%[1]d seconds' AND NOT EXISTS (
+	SELECT FROM workers o WHERE o.id = t.resume_worker AND NOT o.draining AND o.last_seen_at > clock_timestamp() - interval '%[1]d seconds'
+		AND (o.agents IS NULL OR t.agent_id = ANY (o.agents)) AND (o.only_agents IS NULL OR t.agent_id = ANY (o.only_agents))
+		AND (o.projects IS NULL OR t.project_id = ANY (o.projects)) AND t.requires <@ o.labels AND t.labels @> o.only_labels)`,
+	int(presence.Seconds()))
+
 // ratesSQL is how many tasks of each agent with a rate may be begun now: as many
 // tokens are in its bucket.
 const ratesSQL = `rates AS MATERIALIZED (
@@ -99,6 +108,7 @@ projects (project_id) AS (
 			AND ((SELECT only_agents FROM worker) IS NULL OR t.agent_id = ANY ((SELECT only_agents FROM worker)::text[]))
 			AND ((SELECT projects FROM worker) IS NULL OR t.project_id = ANY ((SELECT projects FROM worker)::text[]))
 			AND t.requires <@ (SELECT labels FROM worker) AND t.labels @> (SELECT only_labels FROM worker)
+			AND (t.waiting_reason <> 'resume' OR t.resume_worker = $1 OR ` + orphanedSQL + `)
 		ORDER BY t.rank, t.id LIMIT $3
 	) c
 	WHERE p.project_id IS NOT NULL ORDER BY turn LIMIT $3

@@ -18,7 +18,7 @@ func (s *sink) Ask(ctx context.Context, q api.NewQuestion) (api.Question, error)
 	if q.ID == "" {
 		q.ID = uuid.NewString()
 	}
-	return s.await(ctx, func(ctx context.Context) (api.Question, error) {
+	return s.await(ctx, s.waits, func(ctx context.Context) (api.Question, error) {
 		return s.server.Ask(ctx, s.lease.taskID, s.lease.token, q)
 	})
 }
@@ -27,7 +27,7 @@ func (s *sink) Ask(ctx context.Context, q api.NewQuestion) (api.Question, error)
 func (s *sink) Authorize(ctx context.Context, skillID string, tool api.ToolCall) (allowed bool, reason string, err error) {
 	use := api.SkillUse{QuestionID: uuid.NewString(), Tool: &tool}
 	var d api.SkillDecision
-	q, err := s.await(ctx, func(ctx context.Context) (api.Question, error) {
+	q, err := s.await(ctx, s.waits, func(ctx context.Context) (api.Question, error) {
 		var err error
 		d, err = s.server.Authorize(ctx, s.lease.taskID, s.lease.token, skillID, use)
 		if d.Decision == api.SkillApproval {
@@ -49,21 +49,25 @@ func (s *sink) Authorize(ctx context.Context, skillID string, tool api.ToolCall)
 }
 
 // await asks and waits until the question is open no more, over as many lost
-// connections as it takes.
-func (s *sink) await(ctx context.Context, ask func(context.Context) (api.Question, error)) (q api.Question, err error) {
+// connections as it takes. waits hears of a question that is open.
+func (s *sink) await(ctx context.Context, waits func(id string), ask func(context.Context) (api.Question, error)) (q api.Question, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(s.heard, cancel)()
 	s.asks.Lock()
 	s.asking++
 	s.asks.Unlock()
+	var id string
 	defer s.quiet.suspend()()
 	err = s.insist(ctx, 0, func(ctx context.Context) (err error) {
 		q, err = ask(ctx)
 		return err
 	})
+	if err == nil && q.Status == api.QuestionOpen {
+		id = q.ID
+		waits(id)
+	}
 	for err == nil && q.Status == api.QuestionOpen {
-		id := q.ID
 		err = s.insist(ctx, answerWait, func(ctx context.Context) (err error) {
 			q, err = s.server.Question(ctx, s.lease.taskID, s.lease.token, id, int(answerWait.Seconds()))
 			return err
@@ -73,8 +77,9 @@ func (s *sink) await(ctx context.Context, ask func(context.Context) (api.Questio
 	defer s.asks.Unlock()
 	s.asking--
 	if s.heard.Err() != nil {
-		return q, s.heard.Err()
+		return q, s.heard.Err() // and the agent has not heard the outcome
 	}
+	s.hears(id)
 	if ctx.Err() != nil && err != nil && s.asking == 0 {
 		s.goOn()
 	}

@@ -34,7 +34,8 @@ func (w *Worker) attempt(talking, working context.Context, l api.Lease) {
 	if working.Err() != nil {
 		endRun(errStopped) // at once, where AfterFunc lets it begin
 	}
-	defer context.AfterFunc(working, func() { endRun(errStopped) })()
+	early := context.AfterFunc(working, func() { endRun(errStopped) })
+	defer early()
 	if s := l.Task.TimeoutSeconds; s > 0 {
 		timeout := time.AfterFunc(time.Duration(s)*time.Second, func() { endRun(errTimedOut) })
 		defer timeout.Stop()
@@ -42,7 +43,10 @@ func (w *Worker) attempt(talking, working context.Context, l api.Lease) {
 
 	r := reporter{server: w.Server, lease: held, log: log}
 	began := time.Now()
-	last := w.carryOut(run, leased, l, r, log)
+	last := w.carryOut(run, leased, l, r, log, func(stop func()) func() bool {
+		early()
+		return context.AfterFunc(working, stop)
+	})
 	w.held.ending(held)
 	if err := r.report(leased, last); err != nil {
 		r.explain(leased, last, err)
@@ -51,8 +55,9 @@ func (w *Worker) attempt(talking, working context.Context, l api.Lease) {
 	log.InfoContext(talking, "attempt ended", "status", ended(last), "took", time.Since(began))
 }
 
-// carryOut does the work and returns what remains to be reported of it.
-func (w *Worker) carryOut(run, leased context.Context, l api.Lease, r reporter, log *slog.Logger) api.Report {
+// carryOut does the work and returns what remains to be reported of it. onStop
+// has another way of stopping the work take the place of ending run.
+func (w *Worker) carryOut(run, leased context.Context, l api.Lease, r reporter, log *slog.Logger, onStop func(stop func()) func() bool) api.Report {
 	if run.Err() != nil {
 		return outcome(run, l.Task, "", run.Err())
 	}
@@ -75,6 +80,9 @@ func (w *Worker) carryOut(run, leased context.Context, l api.Lease, r reporter, 
 	quiet := newSilence(l.Task.SilenceSeconds, func() { endRun(errSilent) })
 	defer quiet.stop()
 	sink := newSink(run, r, files, quiet, func(events []api.ReportEvent) error { return r.report(leased, api.Report{Events: events}) })
+	sink.hold = hold{patience: w.Patience, suspend: func() { endRun(executor.ErrSuspended) }}
+	defer sink.close()
+	defer onStop(func() { endRun(sink.stop()) })()
 	if l.Task.Usage != nil { // by an attempt before, perhaps more than there is
 		if sink.tellUse(run); run.Err() != nil {
 			return outcome(run, l.Task, "", run.Err())
@@ -84,7 +92,7 @@ func (w *Worker) carryOut(run, leased context.Context, l api.Lease, r reporter, 
 	var flush sync.WaitGroup
 	flush.Go(func() { sink.flush(flushing) })
 	flush.Go(func() { sink.spend(flushing) })
-	output, err := execute(run, exec, executor.Job{Task: l.Task, Agent: agent, Handover: w.handover(sink)}, sink)
+	output, err := execute(run, exec, executor.Job{Task: l.Task, Agent: agent, Resume: resumed(l), Handover: w.handover(sink)}, sink)
 	if len(output) > maxOutput {
 		files.replace(outputFile, output)
 	}
@@ -105,8 +113,20 @@ func (w *Worker) carryOut(run, leased context.Context, l api.Lease, r reporter, 
 		log.ErrorContext(run, "executor failed", "error", err)
 	}
 	last := outcome(run, l.Task, output, err)
+	if errors.Is(context.Cause(run), executor.ErrSuspended) && crash == nil {
+		// Whatever the agent made of being stopped.
+		last = api.Report{Release: true, Resume: sink.suspension()}
+	}
 	last.Events = sink.rest()
 	return last
+}
+
+// resumed is what an attempt goes on from, or nil.
+func resumed(l api.Lease) *executor.Resume {
+	if l.Resume == nil {
+		return nil
+	}
+	return &executor.Resume{State: l.Resume.State, Outcomes: l.Resume.Outcomes}
 }
 
 // executorFor finds what runs the task: the worker's own definition of the agent
@@ -169,7 +189,10 @@ func outcome(run context.Context, t api.Task, output string, err error) api.Repo
 
 // ended names what a last report makes of the attempt.
 func ended(r api.Report) string {
-	if r.Release {
+	switch {
+	case r.Resume != nil:
+		return "suspended"
+	case r.Release:
 		return "released"
 	}
 	return string(r.Status)

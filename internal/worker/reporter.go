@@ -83,6 +83,12 @@ func (r reporter) once(ctx context.Context, report api.Report) error {
 
 // explain deals with a last report that did not get through for err.
 func (r reporter) explain(ctx context.Context, last api.Report, err error) {
+	if errors.Is(err, ErrRefused) && last.Resume != nil {
+		// It is done once more from the beginning.
+		if err = r.report(ctx, api.Report{Release: true, Message: "the server refused to have it wait without a worker"}); err == nil {
+			return
+		}
+	}
 	if errors.Is(err, ErrRefused) && !last.Release {
 		// Without a last word the task would be offered to worker after worker.
 		err = r.report(ctx, api.Report{Status: api.TaskFailed, Error: "the server refused the attempt's result"})

@@ -66,6 +66,7 @@ type row struct {
 	reports []reported
 	history []string
 	lost    int
+	left    *api.Suspension // what the next attempt goes on from
 }
 
 type reported struct {
@@ -177,7 +178,7 @@ func (s *server) Claim(ctx context.Context, _ string, r api.ClaimRequest) (api.C
 		var got []api.Lease
 		held := 0
 		for _, t := range s.tasks {
-			if len(got) < r.Max && t.token == "" && (t.Status == api.TaskPending || t.Status == api.TaskWaiting) {
+			if len(got) < r.Max && t.token == "" && !s.awaits(t) && (t.Status == api.TaskPending || t.Status == api.TaskWaiting) {
 				s.tokens++
 				t.token, t.expires = "lease-"+strconv.Itoa(s.tokens), time.Now().Add(s.lease)
 				t.UpdatedAt = time.Now()
@@ -186,6 +187,14 @@ func (s *server) Claim(ctx context.Context, _ string, r api.ClaimRequest) (api.C
 				lease := api.Lease{Task: t.Task, LeaseToken: t.token, LeaseExpiresAt: t.expires, Attempt: t.Attempt}
 				if t.AgentID != "nobody" {
 					lease.Agent = &api.Agent{ID: t.AgentID}
+				}
+				if t.left != nil {
+					lease.Resume = &api.Resumption{State: t.left.State}
+					for _, q := range s.questions {
+						if slices.Contains(t.left.Questions, q.ID) {
+							lease.Resume.Outcomes = append(lease.Resume.Outcomes, q)
+						}
+					}
 				}
 				got = append(got, lease)
 			}
@@ -311,6 +320,13 @@ func (s *server) Authorize(ctx context.Context, id, token, skill string, u api.S
 	return api.SkillDecision{Decision: api.SkillApproval, QuestionID: u.QuestionID}, err
 }
 
+// awaits says whether the task waits for people, without a worker. s.mu is held.
+func (s *server) awaits(t *row) bool {
+	return t.left != nil && slices.ContainsFunc(s.questions, func(q api.Question) bool {
+		return q.Status == api.QuestionOpen && slices.Contains(t.left.Questions, q.ID)
+	})
+}
+
 // LeaseState counts reports as events.
 func (s *server) LeaseState(ctx context.Context, id, token string, after int64, waitSeconds int) (api.LeaseState, error) {
 	deadline := time.After(time.Duration(waitSeconds) * time.Second)
@@ -424,7 +440,7 @@ func (s *server) take(id, token string, r api.Report) error {
 		t.Output = *r.Output
 	}
 	if r.Release {
-		t.Status, t.token = api.TaskWaiting, ""
+		t.Status, t.token, t.left = api.TaskWaiting, "", r.Resume
 		t.history = append(t.history, "released: "+r.Message)
 	}
 	if r.Status != "" {

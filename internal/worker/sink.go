@@ -51,6 +51,7 @@ type sink struct {
 
 	asks   sync.Mutex // not held while waiting for people
 	asking int        // calls that wait for people
+	hold
 }
 
 func newSink(heard context.Context, r reporter, files *files, quiet *silence, send func([]api.ReportEvent) error) *sink {
@@ -175,6 +176,7 @@ func (s *sink) Note(message string, details any) {
 // add buffers e. It waits while the buffer is full, and while the agent is held.
 func (s *sink) add(e api.ReportEvent) {
 	s.quiet.broken()
+	s.busy()
 	if held := s.spending.waiting(); held != nil {
 		select {
 		case <-held:

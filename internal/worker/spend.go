@@ -140,7 +140,7 @@ func (s *sink) tellUse(ctx context.Context) {
 		if goOn == nil {
 			goOn = s.spending.hold()
 		}
-		q, err := s.await(ctx, func(context.Context) (api.Question, error) {
+		q, err := s.await(ctx, func(string) {}, func(context.Context) (api.Question, error) {
 			return api.Question{ID: answer.QuestionID, Status: api.QuestionOpen}, nil
 		})
 		if err != nil {

@@ -55,6 +55,9 @@ type Config struct {
 	ServerURL string
 	// Grace is how long attempts may go on once the worker is to stop.
 	Grace time.Duration
+	// Patience is how long an agent that does nothing but wait for people keeps its
+	// slot, if it can be stopped and go on later. Default: 30 s.
+	Patience time.Duration
 	// MaxArtifact is how many bytes of an artifact are kept at most. Default: 64
 	// MiB.
 	MaxArtifact int64
@@ -77,6 +80,9 @@ type Worker struct {
 // New returns a worker. Run starts it.
 func New(c Config) *Worker {
 	c.Capacity = max(c.Capacity, 1)
+	if c.Patience == 0 {
+		c.Patience = usualPatience
+	}
 	if c.MaxArtifact == 0 {
 		c.MaxArtifact = 64 << 20
 	}

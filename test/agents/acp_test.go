@@ -48,6 +48,8 @@ func (l *listener) Authorize(context.Context, string, api.ToolCall) (bool, strin
 	return false, "", errors.ErrUnsupported
 }
 
+func (l *listener) Resumable(func() string) {}
+
 func (l *listener) Artifact(context.Context, string, string, io.Reader) error {
 	return errors.ErrUnsupported
 }

@@ -60,18 +60,29 @@ func (p *place) clawctl(args ...string) string {
 // worker starts one that knows the example agent, and returns how to kill it.
 func (p *place) worker(name string) (kill func()) {
 	p.t.Helper()
-	config := p.t.TempDir()
 	agent, err := filepath.Abs("../node_modules/@agentclientprotocol/sdk/dist/examples/agent.js")
 	if err != nil {
 		p.t.Fatal(err)
 	}
 	definition := "agents:\n  - id: example\n    name: Example\n    description: asks for leave\n    executor: acp\n    process: {command: [node, " + agent + "]}\n"
+	return p.workerOf(name, definition)
+}
+
+// workerOf starts one that knows the agents of the definition, with what is left
+// of a former one of that name.
+func (p *place) workerOf(name, definition string, environment ...string) (kill func()) {
+	p.t.Helper()
+	config, workspace := filepath.Join(p.bin, name), filepath.Join(p.bin, name, "workspace")
+	if err := os.MkdirAll(workspace, 0o755); err != nil {
+		p.t.Fatal(err)
+	}
 	if err := os.WriteFile(filepath.Join(config, "agents.yaml"), []byte(definition), 0o644); err != nil {
 		p.t.Fatal(err)
 	}
 	cmd := exec.Command(filepath.Join(p.bin, "coderclawd"), "worker", "--url", p.url, "--name", name, "--labels", "kind=example")
-	cmd.Env = append(server.Environment(), "HOME="+config, "CODERCLAW_CONFIG_DIR="+config, "CODERCLAW_DATA_DIR="+config, "CODERCLAW_WORKSPACE_ROOT="+p.t.TempDir(),
+	cmd.Env = append(server.Environment(), "HOME="+config, "CODERCLAW_CONFIG_DIR="+config, "CODERCLAW_DATA_DIR="+config, "CODERCLAW_WORKSPACE_ROOT="+workspace,
 		"CODERCLAW_TOKEN="+p.token)
+	cmd.Env = append(cmd.Env, environment...)
 	var log bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &log, &log
 	if err := cmd.Start(); err != nil {

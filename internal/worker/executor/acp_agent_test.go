@@ -97,7 +97,7 @@ func actACP(args []string) int {
 	a.in.Buffer(nil, 16<<20)
 	behaviour := args[0]
 
-	initialized := object{"protocolVersion": 1, "agentCapabilities": object{"loadSession": behaviour == "resumable"}, "authMethods": []any{}}
+	initialized := object{"protocolVersion": 1, "agentCapabilities": object{"loadSession": behaviour == "resumable" || behaviour == "careful"}, "authMethods": []any{}}
 	switch behaviour {
 	case "hang-at-start":
 		time.Sleep(time.Hour)
@@ -116,6 +116,9 @@ func actACP(args []string) int {
 	}
 	if behaviour == "resumable" {
 		return a.resumable(args[1])
+	}
+	if behaviour == "careful" {
+		return a.careful(args[1:])
 	}
 	a.answer("session/new", object{"sessionId": a.session})
 	prompt := a.receive()
@@ -280,6 +283,34 @@ func (a *actor) resumable(how string) int {
 		a.say("second half of " + string(m.Params) + string(prompt.Params))
 		a.send(object{"id": prompt.ID, "result": object{"stopReason": "end_turn"}})
 	}
+	a.receive()
+	return 0
+}
+
+// careful asks for leave to do each of the things that it is told, over and over
+// until it is not interrupted, and says what it hears.
+func (a *actor) careful(things []string) int {
+	m := a.receive()
+	if m.Method == "session/new" || m.Method == "session/load" {
+		a.send(object{"id": m.ID, "result": object{"sessionId": a.session}})
+	}
+	prompt := a.receive()
+	if strings.Contains(string(prompt.Params), "people, who have decided") {
+		a.say(m.Method + " ")
+	}
+	for _, thing := range things {
+		result, failed := a.ask("session/request_permission", object{
+			"options":  []any{object{"optionId": "yes", "name": "Yes", "kind": "allow_once"}, object{"optionId": "no", "name": "No", "kind": "reject_once"}},
+			"toolCall": object{"toolCallId": fmt.Sprint(time.Now().UnixNano()), "title": "Run it", "kind": "execute", "rawInput": object{"n": 12345678901234567, "command": thing}}})
+		outcome, _ := result["outcome"].(object)
+		if outcome["outcome"] == "cancelled" {
+			a.send(object{"id": prompt.ID, "result": object{"stopReason": "end_turn"}}) // rudely
+			a.receive()
+			return 0
+		}
+		a.say(fmt.Sprint(thing, "=", outcome["optionId"], failed, " "))
+	}
+	a.send(object{"id": prompt.ID, "result": object{"stopReason": "end_turn"}})
 	a.receive()
 	return 0
 }

@@ -28,6 +28,7 @@ type conversation struct {
 	environment []string // the agent's
 	directory   string   // that it works in
 
+	pending  outcomes // of what the agent had asked before it was suspended
 	patience *time.Timer
 	session  atomic.Pointer[acp.SessionId] // nil until the prompt
 }
@@ -59,6 +60,9 @@ func (c *conversation) talk(ctx context.Context) (answer acp.PromptResponse, err
 	c.report.source = usageSource(string(session))
 	c.session.Store(&session)
 	c.heard()
+	if agent.AgentCapabilities.LoadSession {
+		c.sink.Resumable(func() string { return c.state(session) })
+	}
 	err = c.peer.call(ctx, acp.AgentMethodSessionPrompt, acp.PromptRequest{SessionId: session, Prompt: c.prompt(resumed)}, &answer)
 	return answer, err
 }
@@ -67,16 +71,22 @@ func (c *conversation) talk(ctx context.Context) (answer acp.PromptResponse, err
 func (c *conversation) open(ctx context.Context, agent acp.InitializeResponse) (session acp.SessionId, resumed bool, err error) {
 	mine := record{Agent: c.job.Agent.ID, Command: c.job.Agent.Process.Command, Directory: c.directory}
 	if agent.AgentCapabilities.LoadSession {
-		if was, ok := c.sessions.find(c.job.Task.ID); ok && was.like(mine) {
+		if was, ok := c.before(); ok && was.like(mine) {
 			err := c.peer.call(ctx, acp.AgentMethodSessionLoad, acp.LoadSessionRequest{SessionId: was.Session, Cwd: c.directory, McpServers: []acp.McpServer{}}, nil)
 			if err == nil {
 				c.sink.Note("the agent continues its session", map[string]any{"session": was.Session})
+				if c.job.Resume != nil {
+					c.pending.fill(c.job.Resume.Outcomes)
+				}
 				return was.Session, true, nil
 			}
 			if _, ok := errors.AsType[*acp.RequestError](err); !ok {
 				return "", false, err
 			}
 		}
+	}
+	if c.job.Resume != nil {
+		c.sink.Note("the agent cannot continue its session and begins anew", nil)
 	}
 	var created acp.NewSessionResponse
 	if err := c.peer.call(ctx, acp.AgentMethodSessionNew, acp.NewSessionRequest{Cwd: c.directory, McpServers: []acp.McpServer{}}, &created); err != nil {
@@ -88,6 +98,28 @@ func (c *conversation) open(ctx context.Context, agent acp.InitializeResponse) (
 		c.sessions.keep(c.job.Task.ID, mine)
 	}
 	return created.SessionId, false, nil
+}
+
+// before is the session that the attempt was suspended in, or that of one that
+// broke off.
+func (c *conversation) before() (was record, ok bool) {
+	if r := c.job.Resume; r != nil {
+		return was, json.Unmarshal([]byte(r.State), &was) == nil
+	}
+	return c.sessions.find(c.job.Task.ID)
+}
+
+// state is what the attempt could go on from; "" while a command runs, which
+// would be lost.
+func (c *conversation) state(session acp.SessionId) string {
+	if c.terminals.running() {
+		return ""
+	}
+	text, err := json.Marshal(record{Agent: c.job.Agent.ID, Command: c.job.Agent.Process.Command, Directory: c.directory, Session: session})
+	if err != nil {
+		return ""
+	}
+	return string(text)
 }
 
 // logIn has the agent authenticate, if it offers a way that needs nobody who
@@ -148,7 +180,10 @@ func (c *conversation) prompt(resumed bool) []acp.ContentBlock {
 	if c.job.Agent.SystemPrompt != "" {
 		text = strings.TrimSpace(c.job.Agent.SystemPrompt) + "\n\n" + text
 	}
-	if resumed {
+	switch {
+	case resumed && c.job.Resume != nil:
+		text = "You were interrupted while you waited for people, who have decided meanwhile. Continue with the task below from there. If you were refused something only because of the interruption, ask for it again.\n\n" + text
+	case resumed:
 		text = "You were interrupted in the middle of the task below. See how far you got, and continue from there.\n\n" + text
 	}
 	return []acp.ContentBlock{acp.TextBlock(text)}
@@ -200,7 +235,9 @@ func (c *conversation) answer(ctx context.Context, method string, params json.Ra
 	}
 	switch method {
 	case acp.ClientMethodSessionRequestPermission:
-		return serve(ctx, params, c.permit)
+		return serve(ctx, params, func(ctx context.Context, q acp.RequestPermissionRequest) (acp.RequestPermissionResponse, error) {
+			return c.permit(ctx, exactly(q, params))
+		})
 	case acp.ClientMethodFsReadTextFile:
 		return serve(ctx, params, c.files.read)
 	case acp.ClientMethodFsWriteTextFile:

@@ -27,7 +27,17 @@ func (c *conversation) permit(ctx context.Context, q acp.RequestPermissionReques
 	if !ok {
 		return denied(q), nil
 	}
-	asked, err := c.sink.Ask(ctx, leaveFor(q, allow))
+	n, whole := leaveFor(q, allow)
+	_, always := choose(q.Options, acp.PermissionOptionKindAllowAlways)
+	n.Remember = always && whole
+	asked, decided := api.Question{}, false
+	if whole {
+		asked, decided = c.pending.take(n)
+	}
+	var err error
+	if !decided {
+		asked, err = c.sink.Ask(ctx, n)
+	}
 	switch {
 	case ctx.Err() != nil:
 		return acp.RequestPermissionResponse{Outcome: acp.NewRequestPermissionOutcomeCancelled()}, nil
@@ -37,6 +47,20 @@ func (c *conversation) permit(ctx context.Context, q acp.RequestPermissionReques
 		return acp.RequestPermissionResponse{Outcome: acp.NewRequestPermissionOutcomeSelected(allow.OptionId)}, nil
 	}
 	return denied(q), nil
+}
+
+// exactly is a request with the input of the tool as the agent wrote it: the kit
+// rounds large numbers.
+func exactly(q acp.RequestPermissionRequest, params json.RawMessage) acp.RequestPermissionRequest {
+	var of struct {
+		ToolCall struct {
+			RawInput json.RawMessage `json:"rawInput"`
+		} `json:"toolCall"`
+	}
+	if json.Unmarshal(params, &of) == nil && q.ToolCall.RawInput != nil {
+		q.ToolCall.RawInput = of.ToolCall.RawInput
+	}
+	return q
 }
 
 // choose returns the first option that is of the kind, or of the next one.
@@ -59,8 +83,8 @@ func denied(q acp.RequestPermissionRequest) acp.RequestPermissionResponse {
 }
 
 // leaveFor is the question whether the agent may do what it wants to, of which
-// approval means the option.
-func leaveFor(q acp.RequestPermissionRequest, option acp.PermissionOption) api.NewQuestion {
+// approval means the option, and whether it shows all of that.
+func leaveFor(q acp.RequestPermissionRequest, option acp.PermissionOption) (n api.NewQuestion, whole bool) {
 	call := q.ToolCall
 	var title string
 	var kind acp.ToolKind
@@ -72,12 +96,11 @@ func leaveFor(q acp.RequestPermissionRequest, option acp.PermissionOption) api.N
 	}
 	kind = cmp.Or(kind, acp.ToolKindOther)
 	text := "The agent asks for leave: " + shortened(cmp.Or(title, string(kind)), 1000)
-	n := api.NewQuestion{
+	n = api.NewQuestion{
 		Kind: api.QuestionApproval, Risk: riskOf(kind),
 		Tool: &api.ToolCall{Name: shortened(string(kind), 200), Title: shortened(title, 1000)},
 	}
-	var complete bool
-	if n.Tool.Input, complete = inputOf(call); !complete {
+	if n.Tool.Input, whole = inputOf(call); !whole {
 		text += "\n\nWhat it wants to do is too long to be shown here in full."
 	}
 	if option.Kind == acp.PermissionOptionKindAllowAlways {
@@ -86,7 +109,7 @@ func leaveFor(q acp.RequestPermissionRequest, option acp.PermissionOption) api.N
 		n.Risk = "high"
 	}
 	n.Text = text
-	return n
+	return n, whole && len(title) <= 1000
 }
 
 func riskOf(kind acp.ToolKind) api.Risk {

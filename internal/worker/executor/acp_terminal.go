@@ -99,6 +99,20 @@ func (ts *terminals) create(_ context.Context, q acp.CreateTerminalRequest) (acp
 	return acp.CreateTerminalResponse{TerminalId: id}, nil
 }
 
+// running reports whether a command has not ended.
+func (ts *terminals) running() bool {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	for _, t := range ts.named {
+		select {
+		case <-t.ended:
+		default:
+			return true
+		}
+	}
+	return false
+}
+
 // command returns the command that the agent wants.
 func (ts *terminals) command(q acp.CreateTerminalRequest) (*exec.Cmd, error) {
 	dir := ts.directory

@@ -157,6 +157,9 @@ func TestWhoIsAskedSeesWhatIsToBeApproved(t *testing.T) {
 		string(q.Tool.Input) != `{"input":{"command":"rm -rf ."},"changes":[{"path":"/w/x","old":"a","new":"b"}]}` {
 		t.Errorf("asked %+v, tool %+v, input %s", q, q.Tool, q.Tool.Input)
 	}
+	if q.Remember || !ask("allow_once", "allow_always", "reject_once").Remember {
+		t.Error("what can be remembered is not what the agent offers for good")
+	}
 	if q := ask("allow_always", "reject_once"); !strings.HasSuffix(q.Text, `It can be allowed once and for all only ("Name of allow_always"): the agent may not ask again.`) {
 		t.Errorf("leave for good is asked for with %q", q.Text)
 	}

@@ -110,6 +110,14 @@ func agent(behaviour string, args []string) int {
 		child.Wait()
 	case "acp": // an agent of the Agent Client Protocol
 		return actACP(args)
+	case "remember": // in a file, and ask
+		if err := os.WriteFile("remembered.txt", []byte(args[0]+"\n"), 0o644); err != nil {
+			panic(err)
+		}
+		fmt.Println(`::coderclaw {"ask": {"text": "Go on?"}}`)
+	case "recall": // the file
+		text, err := os.ReadFile("remembered.txt")
+		fmt.Print(string(text), err)
 	case "edit": // the repository that it is in, and leave traps for who looks
 		must := func(err error) {
 			if err != nil {
@@ -170,6 +178,7 @@ type listener struct {
 	heard chan string
 
 	person func(context.Context, api.NewQuestion) (api.Question, error)
+	state  func() string           // that the attempt can go on from
 	hold   func(stop, goOn func()) // nil: nobody is held
 	held   atomic.Int32            // how often Held is true
 }
@@ -206,6 +215,8 @@ func (l *listener) Ask(ctx context.Context, q api.NewQuestion) (api.Question, er
 	}
 	return l.person(ctx, q)
 }
+
+func (l *listener) Resumable(state func() string) { l.state = state }
 
 func (l *listener) Artifact(_ context.Context, name, contentType string, content io.Reader) error {
 	text, err := io.ReadAll(content)

@@ -95,11 +95,21 @@ func (e *inCheckout) Run(ctx context.Context, job Job, sink Sink) (output string
 	}
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	c, err := e.checkouts.create(job.Task)
+	c, err := e.checkouts.reopen(&job)
 	if err != nil {
 		return "", err
 	}
+	resumed := c != nil
+	if resumed {
+		sink.Note("the checkout is used again", nil)
+	} else if c, err = e.checkouts.create(job.Task); err != nil {
+		return "", err
+	}
 	defer func() {
+		if errors.Is(context.Cause(ctx), ErrSuspended) {
+			c.leave()
+			return
+		}
 		keep := e.checkouts.Cleanup == CleanupNever || e.checkouts.Cleanup == CleanupOnSuccess && err != nil
 		c.close(keep)
 		if keep {
@@ -113,10 +123,13 @@ func (e *inCheckout) Run(ctx context.Context, job Job, sink Sink) (output string
 		watching.Go(func() { c.watch(ctx, e.checkouts.Quota, e.checkouts.measure, func() { stop(errQuota) }) })
 	}
 
-	sink.Note("checking out "+src.Git, map[string]any{"workspace": src})
-	if err = c.setUp(ctx, *src); err == nil {
+	if !resumed {
+		sink.Note("checking out "+src.Git, map[string]any{"workspace": src})
+		err = c.setUp(ctx, *src)
+	}
+	if err == nil {
 		job.Workspace = c.dir
-		output, err = e.Executor.Run(ctx, job, sink)
+		output, err = e.Executor.Run(ctx, job, placed{sink, c})
 		c.collect(ctx, sink)
 	}
 	if errors.Is(context.Cause(ctx), errQuota) {
@@ -190,6 +203,7 @@ func (cs *checkouts) create(t api.Task) (*checkout, error) {
 		return nil, fmt.Errorf("make directory of checkouts: %w", err)
 	}
 	cs.sweep.Do(cs.clean)
+	cs.prune()
 	name := fmt.Sprintf("%s-%d", t.ID, t.Attempt)
 	if !filepath.IsLocal(name) || filepath.Base(name) != name {
 		return nil, fmt.Errorf("make checkout: %q is no name", name)
@@ -200,6 +214,7 @@ func (cs *checkouts) create(t api.Task) (*checkout, error) {
 		return nil, fmt.Errorf("lock checkout: %w", err)
 	}
 	c := &checkout{dir: dir, lock: lock, git: git{dir: dir, index: dir + ".index", grace: cs.grace}}
+	_ = os.Remove(dir + leftSuffix)
 	if err := errors.Join(removeAll(dir), os.Mkdir(dir, 0o700)); err != nil {
 		lock.Close()
 		return nil, fmt.Errorf("make checkout: %w", err)

@@ -5,6 +5,7 @@ package executor
 import (
 	"cmp"
 	"context"
+	"errors"
 	"io"
 
 	"github.com/coderclaw/runtime/api"
@@ -26,6 +27,9 @@ type Job struct {
 	// Workspace is the absolute path of a directory made for this attempt; empty:
 	// it works in the workspace root.
 	Workspace string
+	// Resume is what the attempt goes on from, after it was suspended; nil: it
+	// begins anew.
+	Resume *Resume
 	// Handover lets the agent report by itself; nil: there is no address at which
 	// it could.
 	Handover *Handover
@@ -41,6 +45,16 @@ type Handover struct {
 	// heard is called at each sign of life.
 	Wait func(ctx context.Context, heard func()) (api.LeaseState, error)
 }
+
+// Resume is where a suspended attempt was, and what it waited for.
+type Resume struct {
+	State    string         // as Sink.Resumable was told
+	Outcomes []api.Question // all that it had asked and not heard the outcome of
+}
+
+// ErrSuspended is the cause with which the context of an attempt ends that is to
+// go on later, by a Job with Resume.
+var ErrSuspended = errors.New("suspended until people have answered")
 
 // workspace is what the attempt works in.
 func (j Job) workspace(root workspace) workspace { return cmp.Or(workspace(j.Workspace), root) }
@@ -73,6 +87,11 @@ type Sink interface {
 	// tool, and waits for a person's approval where one is needed. The reason
 	// can be told to the agent. Errors are as those of Ask.
 	Authorize(ctx context.Context, skillID string, tool api.ToolCall) (allowed bool, reason string, err error)
+	// Resumable says that the attempt can be suspended while it does nothing but
+	// wait for people: it is stopped with ErrSuspended, and goes on later from
+	// what state returns. "" is for not now; state may be called at any time, also
+	// after the executor has returned.
+	Resumable(state func() string)
 	// Used passes on what the agent has used by now, in all: what comes from the
 	// same source takes the place of what came before. A source that other
 	// attempts continue, such as a session of the agent, has a name; otherwise it

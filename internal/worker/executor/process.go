@@ -33,6 +33,13 @@ import (
 // group is stopped (SIGSTOP). With exit status 0 the output is the last one reported,
 // else the end of standard output; with any other the attempt fails with the
 // end of standard error.
+//
+// A program that has a command to go on with can ask people:
+//
+//	::coderclaw {"ask": {"kind": "input", "text": "Which branch?"}, "resume": "…"}
+//
+// It then ends, with exit status 0, and that command is run with the outcome as
+// its input, be it at once or in an attempt that goes on later.
 type Process struct {
 	root  workspace
 	grace time.Duration
@@ -55,20 +62,47 @@ func (p *Process) Run(ctx context.Context, job Job, sink Sink) (string, error) {
 	if err := p.runnable(job.Agent); err != nil {
 		return "", &Failure{Message: err.Error()}
 	}
-	cmd, err := p.command(job)
-	if err != nil {
-		return "", err
-	}
 	var input string
 	if how := job.Agent.Process.Input; how == "" || how == "stdin" {
 		input = job.Task.Input
 	}
-	var said said
+	var asked *inquiry
+	if job.Resume != nil {
+		var err error
+		if asked, input, err = recall(*job.Resume); err != nil {
+			return "", err
+		}
+	}
+	used := &usedSoFar{Sink: sink}
+	for {
+		if asked != nil {
+			job.Agent.Process = resumption(*job.Agent.Process)
+		}
+		output, asks, err := p.once(ctx, job, input, used)
+		if err != nil || asks == nil {
+			return output, err
+		}
+		used.before = used.now
+		asked = asks
+		if input, err = asked.put(ctx, sink); err != nil {
+			return "", err
+		}
+	}
+}
+
+// once runs the agent's command to its end. It returns the output, or what the
+// program asks people before it can go on.
+func (p *Process) once(ctx context.Context, job Job, input string, sink Sink) (output string, asks *inquiry, err error) {
+	cmd, err := p.command(job)
+	if err != nil {
+		return "", nil, err
+	}
+	said := said{mayAsk: job.Agent.Process.Resume != nil}
 	stdout := &stream{name: "stdout", sink: sink, said: &said, tail: tail{limit: maxOutput}}
 	stderr := &stream{name: "stderr", sink: sink, said: &said, tail: tail{limit: maxErrorTail}}
 	r, err := start(cmd, input != "", stdout, stderr)
 	if err != nil {
-		return "", startFailure(job.Agent.Process.Command[0], err)
+		return "", nil, startFailure(job.Agent.Process.Command[0], err)
 	}
 	defer sink.Hold(r.halt, r.goOn)()
 	if input != "" {
@@ -76,18 +110,19 @@ func (p *Process) Run(ctx context.Context, job Job, sink Sink) (string, error) {
 	}
 	stopped, err := r.wait(ctx, p.grace)
 	if err != nil {
-		return "", fmt.Errorf("wait for %s: %w", cmd.Path, err)
+		return "", nil, fmt.Errorf("wait for %s: %w", cmd.Path, err)
 	}
 	if stopped {
-		return "", ctx.Err()
+		return "", nil, ctx.Err()
 	}
 	if !cmd.ProcessState.Success() {
-		return "", exit("", cmd.ProcessState, &stderr.tail)
+		return "", nil, exit("", cmd.ProcessState, &stderr.tail)
 	}
-	if output, ok := said.output(); ok {
-		return output, nil
+	output, ok, asks := said.last()
+	if !ok {
+		output = stdout.tail.text()
 	}
-	return stdout.tail.text(), nil
+	return output, asks, nil
 }
 
 // runnable says what is missing to run the agent.
@@ -98,8 +133,13 @@ func (p *Process) runnable(agent api.Agent) error {
 	if how := agent.Process.Input; !slices.Contains([]string{"", "stdin", "argument", "none"}, how) {
 		return fmt.Errorf("agent %s: process.input %q is none of stdin, argument, none", agent.ID, how)
 	}
-	if _, err := p.program(agent.Process.Command[0]); err != nil {
-		return fmt.Errorf("agent %s needs the program %q, which is not there or not executable", agent.ID, agent.Process.Command[0])
+	for _, command := range [][]string{agent.Process.Command, agent.Process.Resume} {
+		if len(command) == 0 {
+			continue
+		}
+		if _, err := p.program(command[0]); err != nil {
+			return fmt.Errorf("agent %s needs the program %q, which is not there or not executable", agent.ID, command[0])
+		}
 	}
 	return nil
 }

@@ -350,6 +350,7 @@ func (*counter) Artifact(context.Context, string, string, io.Reader) error {
 	return errors.ErrUnsupported
 }
 
+func (*counter) Resumable(func() string)       {}
 func (*counter) Used(string, api.Usage)        {}
 func (*counter) Hold(stop, goOn func()) func() { return func() {} }
 func (*counter) Held() bool                    { return false }

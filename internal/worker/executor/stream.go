@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"sync"
 	"unicode/utf8"
+
+	"github.com/coderclaw/runtime/api"
 )
 
 const (
@@ -82,8 +84,16 @@ func (s *stream) report(line []byte) bool {
 		Message  string   `json:"message"`
 		Output   *string  `json:"output"`
 		Usage    *spent   `json:"usage"`
+
+		Ask    *api.NewQuestion `json:"ask"`
+		Resume string           `json:"resume"`
 	}
-	if json.Unmarshal(object, &r) != nil || r.Progress == nil && r.Message == "" && r.Output == nil && r.Usage == nil {
+	if json.Unmarshal(object, &r) != nil {
+		return false
+	}
+	if r.Ask != nil && s.said.mayAsk {
+		s.said.ask(&inquiry{question: *r.Ask, state: r.Resume})
+	} else if r.Progress == nil && r.Message == "" && r.Output == nil && r.Usage == nil {
 		return false
 	}
 	if r.Usage != nil {
@@ -106,10 +116,20 @@ func (s *stream) report(line []byte) bool {
 	return true
 }
 
-// said is the last output that a program reported, on whichever stream.
+// said is the last output that a program reported, on whichever stream, and the
+// last that it asked.
 type said struct {
+	mayAsk bool
+
 	mu   sync.Mutex
 	text *string
+	asks *inquiry
+}
+
+func (s *said) ask(i *inquiry) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.asks = i
 }
 
 func (s *said) set(text string) {
@@ -118,13 +138,14 @@ func (s *said) set(text string) {
 	s.text = &text
 }
 
-func (s *said) output() (string, bool) {
+// last returns the last output, if there is one, and what is asked, or nil.
+func (s *said) last() (output string, ok bool, asks *inquiry) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.text == nil {
-		return "", false
+		return "", false, s.asks
 	}
-	return *s.text, true
+	return *s.text, true, s.asks
 }
 
 // tail keeps the end of what is written to it.

@@ -27,6 +27,8 @@ func (*lines) Ask(context.Context, api.NewQuestion) (api.Question, error) {
 	return api.Question{}, errors.ErrUnsupported
 }
 
+func (*lines) Resumable(func() string) {}
+
 func (*lines) Artifact(context.Context, string, string, io.Reader) error {
 	return errors.ErrUnsupported
 }
