@@ -119,7 +119,7 @@ var samples = map[string]sample{
 	"reportUsage":  {of: "task", body: `{}`, want: 422}, // without a lease
 
 	"listLimits":  {},
-	"putLimit":    {body: `{"maxConcurrentTasks":5}`, needs: unconfined},
+	"putLimit":    {body: `{"maxConcurrentTasks":5000}`, needs: unconfined},
 	"deleteLimit": {of: "limit", needs: unconfined, other: 403, want: 204},
 
 	"pauseAgent":    {of: "agent", body: `{"reason":"r"}`, needs: unconfined},
