@@ -388,7 +388,7 @@ func writeChanges(ctx context.Context, db interface {
 			data = append(data, d)
 		}
 		entries = append(entries, ch.entries...)
-		if ch.status.Terminal() {
+		if ch.status.Terminal() && ch.status != Cancelled { // which takes others along: see applyCancel
 			ended = append(ended, ch.id)
 		}
 	}
@@ -410,9 +410,9 @@ func writeChanges(ctx context.Context, db interface {
 	return touched, db.SendBatch(ctx, batch).Close()
 }
 
-// apply writes the change, with one of the groups, and tells of it. It shares its statement with others
-// that come at the same time. A caller who leaves does not take the others along;
-// the change may have been written, as whenever no answer arrives.
+// apply writes the change with a group, and tells of it: it shares its statement
+// with others that come at the same time. A caller who leaves does not take the
+// others along; the change may have been written, as whenever no answer arrives.
 func (s *Service) apply(ctx context.Context, group *group[*change], ch change) (Task, error) {
 	if ch.status == Cancelled {
 		return s.applyCancel(ctx, ch)

@@ -2,11 +2,13 @@ package task_test
 
 import (
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/uuid"
 
 	"github.com/coderclaw/runtime/internal/fault"
+	"github.com/coderclaw/runtime/internal/stream"
 	"github.com/coderclaw/runtime/internal/task"
 )
 
@@ -52,6 +54,25 @@ func TestReportingATaskCancelledEndsItsChildrenToo(t *testing.T) {
 	r.end(t, child, task.Cancelled)
 	r.end(t, dependent, task.Failed)
 	r.history(t, root)
+}
+
+// Followers of a task hear of its end, whatever ended it.
+func TestDependentsOfATaskThatIsReportedCancelledAreHeardOf(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	awaited := r.manual(t).ID
+	dependent := r.submit(t, task.New{DependsOn: []uuid.UUID{awaited}}).ID
+	var heard atomic.Bool
+	defer r.bus.Subscribe(func(sig stream.Signal) {
+		if sig == (stream.Signal{Topic: stream.TaskChanged, ID: dependent.String()}) {
+			heard.Store(true)
+		}
+	})()
+	r.to(t, awaited, task.Cancelled)
+	r.end(t, dependent, task.Failed)
+	if !heard.Load() {
+		t.Error("nobody was told that the dependent has failed")
+	}
 }
 
 func TestNoChildOutlivesACancelledParent(t *testing.T) {
