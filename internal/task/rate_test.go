@@ -117,6 +117,20 @@ func TestARateParksTasksAndSaysSo(t *testing.T) {
 	}
 }
 
+func TestALimitTakesThePlaceOfARate(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.limit(t, task.Limit{Kind: task.LimitAgent, Name: "model", Rate: &task.Rate{Tasks: 1, Seconds: 3600}})
+	r.limit(t, task.Limit{Kind: task.LimitAgent, Name: "model", MaxRunning: new(2)})
+	if all, err := r.Limits(t.Context()); err != nil || len(all) != 1 || all[0].Rate != nil || *all[0].MaxRunning != 2 {
+		t.Errorf("the limits are %+v, %v", all, err)
+	}
+	r.flood(t, "s", "p", 3, func(n *task.New) { n.AgentID = "model" })
+	if n := r.claimAll(t, "w"); n != 2 {
+		t.Errorf("%d tasks were claimed, want as many as may run at once", n)
+	}
+}
+
 func TestRatesAreOfNamedAgents(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

@@ -74,12 +74,15 @@ var orphanedSQL = fmt.Sprintf(`t.updated_at < clock_timestamp() - interval '%[1]
 		AND (o.projects IS NULL OR t.project_id = ANY (o.projects)) AND t.requires <@ o.labels AND t.labels @> o.only_labels)`,
 	int(presence.Seconds()))
 
+// tokensSQL is how many tokens the bucket of a limit l with a rate has been filled
+// up to, but for the burst that bounds it; NULL without a rate.
+const tokensSQL = `l.tokens + greatest(0, extract(epoch FROM clock_timestamp() - l.filled_at)) * l.rate_tasks / l.rate_seconds`
+
 // ratesSQL is how many tasks of each agent with a rate may be begun now: as many
 // tokens are in its bucket.
 const ratesSQL = `rates AS MATERIALIZED (
-	SELECT name AS agent_id, clock_timestamp() AS at, rate_tasks / rate_seconds::float8 AS per_second,
-		least(rate_burst, tokens + greatest(0, extract(epoch FROM clock_timestamp() - filled_at)) * rate_tasks / rate_seconds) AS tokens
-	FROM concurrency_limits WHERE rate_tasks IS NOT NULL
+	SELECT l.name AS agent_id, clock_timestamp() AS at, l.rate_tasks / l.rate_seconds::float8 AS per_second, least(l.rate_burst, ` + tokensSQL + `) AS tokens
+	FROM concurrency_limits l WHERE l.rate_tasks IS NOT NULL
 )`
 
 // candidatesSQL finds whose turn it is, up to $3 tasks of those that the worker
@@ -265,7 +268,7 @@ func (s *Service) PutLimit(ctx context.Context, c policy.Caller, l Limit) (Limit
 			INSERT INTO concurrency_limits AS l (kind, name, max_running, updated_by, rate_tasks, rate_seconds, rate_burst, tokens, filled_at)
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $7::int, CASE WHEN $7::int IS NOT NULL THEN clock_timestamp() END)
 			ON CONFLICT (kind, name) DO UPDATE SET max_running = $3, updated_by = $4, updated_at = now(), rate_tasks = $5, rate_seconds = $6, rate_burst = $7,
-				tokens = least($7::int, coalesce(l.tokens + extract(epoch FROM clock_timestamp() - l.filled_at) * l.rate_tasks / l.rate_seconds, $7::int)),
+				tokens = CASE WHEN $7::int IS NOT NULL THEN least($7::int, `+tokensSQL+`) END,
 				filled_at = CASE WHEN $7::int IS NOT NULL THEN clock_timestamp() END
 			RETURNING `+limitColumns, l.Kind, l.Name, l.MaxRunning, c.UserID, tasks, seconds, burst)
 		if err != nil {
