@@ -3,6 +3,7 @@ package task
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -44,7 +45,7 @@ WITH RECURSIVE worker AS MATERIALIZED (
 	WHERE t.claimable FOR UPDATE OF t SKIP LOCKED
 ), parked AS (
 	UPDATE tasks t SET claimable = false, parked_by = p.held_by FROM picked p WHERE t.id = p.id AND p.held_by <> ''
-	RETURNING ` + columns + `
+	RETURNING ` + columns + `, t.parked_by
 ), claimed AS (
 	UPDATE tasks t SET
 		status = CASE t.status WHEN 'pending' THEN 'planning' ELSE 'running' END,
@@ -76,16 +77,17 @@ WITH RECURSIVE worker AS MATERIALIZED (
 	map[string]string{"resource_id": "c.id::text", "project_id": "c.project_id"}) + `
 )
 SELECT * FROM (
-	SELECT ` + columns + `, t.lease_token, t.lease_expires_at, t.resume, t.waited, t.turn FROM claimed t
+	SELECT ` + columns + `, t.lease_token, t.lease_expires_at, t.resume, t.waited, t.turn, '' AS parked_by FROM claimed t
 	UNION ALL
-	SELECT ` + columns + `, '00000000-0000-0000-0000-000000000000', now(), NULL, '0', 0 FROM parked t
+	SELECT ` + columns + `, '00000000-0000-0000-0000-000000000000', now(), NULL, '0', 0, t.parked_by FROM parked t
 ) found ORDER BY turn`
 
 // found is a task that claimSQL has leased, or that it has parked: then there is
 // no lease.
 type found struct {
 	Lease
-	Turn int
+	Turn     int
+	ParkedBy string
 }
 
 // Claim leases up to max tasks to the worker, in the order of their turns, of
@@ -155,7 +157,9 @@ func (s *Service) claim(ctx context.Context, c policy.Caller, workerID string, m
 				if !s.parked.Swap(true) {
 					s.bus.Publish(stream.Signal{Topic: stream.TasksParked})
 				}
-				poke(s.sweepSoon) // for whatever is held back until a time
+				if strings.HasPrefix(f.ParkedBy, "rate:") { // until a time that no sweep knows of
+					poke(s.sweepSoon)
+				}
 			}
 			return err
 		})
