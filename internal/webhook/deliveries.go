@@ -252,5 +252,5 @@ func (s *Service) forget(ctx context.Context) (more bool, err error) {
 		}
 		return audit.Append(ctx, tx, e)
 	})
-	return more, err
+	return more && err == nil, err
 }
