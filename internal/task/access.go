@@ -155,16 +155,15 @@ func (n *New) place(c policy.Caller, at string) (bad []fault.Field) {
 }
 
 // confined is the condition that a task t is within a caller's confinement, for
-// statements that find tasks by id; its parameters are those of confinement.
-// Lists say the same in a form that an index serves.
-const confined = `(@all OR t.project_id = @project AND (@project <> '' OR t.user_id = @user))`
+// statements that find tasks by id; its parameters are those of the caller's
+// scope. Lists say the same in a form that an index serves.
+var confined = postgres.Within("t")
 
-func confinement(c policy.Caller, args pgx.NamedArgs) pgx.NamedArgs {
-	args["all"], args["project"], args["user"] = c.AllProjects, c.ProjectID, c.UserID
-	return args
+func scopeOf(c policy.Caller) postgres.Scope {
+	return postgres.Scope{All: c.AllProjects, ProjectID: c.ProjectID, UserID: c.UserID, SessionID: c.SessionID}
 }
 
-// read runs a query on behalf of the caller.
+// read runs a query on behalf of the caller; it can hold confined.
 func (s *Service) read(ctx context.Context, c policy.Caller, sql string, args pgx.NamedArgs, scan func(pgx.Rows) error) error {
-	return postgres.Read(ctx, s.pool, postgres.Scope{All: c.AllProjects, ProjectID: c.ProjectID, UserID: c.UserID, SessionID: c.SessionID}, sql, args, scan)
+	return postgres.Read(ctx, s.pool, scopeOf(c), sql, args, scan)
 }

@@ -57,7 +57,7 @@ const TransferTimeout = time.Hour
 // does not see the task.
 func (s *Service) Artifacts(ctx context.Context, c policy.Caller, taskID uuid.UUID) (all []Artifact, err error) {
 	err = s.read(ctx, c, `SELECT `+artifactColumns+` FROM artifacts a JOIN tasks t ON t.id = a.task_id AND `+confined+`
-		WHERE a.task_id = @id`, confinement(c, pgx.NamedArgs{"id": taskID}), func(rows pgx.Rows) (err error) {
+		WHERE a.task_id = @id`, pgx.NamedArgs{"id": taskID}, func(rows pgx.Rows) (err error) {
 		all, err = pgx.CollectRows(rows, toArtifact)
 		return err
 	})
@@ -77,7 +77,7 @@ func (s *Service) Artifacts(ctx context.Context, c policy.Caller, taskID uuid.UU
 // or it has none of this name.
 func (s *Service) Artifact(ctx context.Context, c policy.Caller, taskID uuid.UUID, name string) (a Artifact, err error) {
 	err = s.read(ctx, c, `SELECT `+artifactColumns+` FROM artifacts a JOIN tasks t ON t.id = a.task_id AND `+confined+`
-		WHERE a.task_id = @id AND a.name = @name`, confinement(c, pgx.NamedArgs{"id": taskID, "name": name}), func(rows pgx.Rows) (err error) {
+		WHERE a.task_id = @id AND a.name = @name`, pgx.NamedArgs{"id": taskID, "name": name}, func(rows pgx.Rows) (err error) {
 		a, err = pgx.CollectExactlyOneRow(rows, toArtifact)
 		return err
 	})

@@ -46,14 +46,13 @@ FROM %s AS o LEFT JOIN LATERAL (
 ) b ON true ORDER BY o.kind, o.name`
 
 var (
-	listBudgetsSQL = fmt.Sprintf(budgetsSQL, `(SELECT kind, name FROM budgets WHERE @all OR name = ''
-		OR kind = 'project' AND name = @project OR kind = 'session' AND (name = @session OR `+sessionSeen+`))`)
+	listBudgetsSQL = fmt.Sprintf(budgetsSQL, `(SELECT kind, name FROM budgets WHERE @scope_all OR name = ''
+		OR kind = 'project' AND name = @scope_project OR kind = 'session' AND (name = @session OR `+sessionSeen+`))`)
 	getBudgetSQL = fmt.Sprintf(budgetsSQL, `(SELECT @kind::text AS kind, @name::text AS name)`)
 )
 
-// sessionSeen is the condition that the caller sees a task of the session name;
-// its parameters are those of confinement.
-const sessionSeen = `EXISTS (SELECT FROM tasks t WHERE t.session_id = name AND t.session_id <> '' AND ` + confined + `)`
+// sessionSeen is the condition that the caller sees a task of the session name.
+var sessionSeen = `EXISTS (SELECT FROM tasks t WHERE t.session_id = name AND t.session_id <> '' AND ` + confined + `)`
 
 // Budgets returns the budgets that concern c, by kind and name.
 func (s *Service) Budgets(ctx context.Context, c policy.Caller) ([]ScopeBudget, error) {
@@ -65,7 +64,7 @@ func (s *Service) Budgets(ctx context.Context, c policy.Caller) ([]ScopeBudget, 
 }
 
 func (s *Service) readBudgets(ctx context.Context, c policy.Caller, sql string, args pgx.NamedArgs) (all []ScopeBudget, err error) {
-	err = s.read(ctx, c, sql, confinement(c, args), func(rows pgx.Rows) (err error) {
+	err = s.read(ctx, c, sql, args, func(rows pgx.Rows) (err error) {
 		all, err = pgx.CollectRows(rows, pgx.RowToStructByName[ScopeBudget])
 		return err
 	})
@@ -98,7 +97,7 @@ func (s *Service) seesScope(ctx context.Context, c policy.Caller, kind BudgetSco
 		return nil
 	case kind == SessionBudget:
 		seen := false
-		err := s.read(ctx, c, `SELECT `+sessionSeen+` FROM (SELECT @name::text AS name) o`, confinement(c, pgx.NamedArgs{"name": name}), func(rows pgx.Rows) (err error) {
+		err := s.read(ctx, c, `SELECT `+sessionSeen+` FROM (SELECT @name::text AS name) o`, pgx.NamedArgs{"name": name}, func(rows pgx.Rows) (err error) {
 			seen, err = pgx.CollectExactlyOneRow(rows, pgx.RowTo[bool])
 			return err
 		})

@@ -54,6 +54,9 @@ type Grant struct {
 const grantColumns = `g.id, g.scope, g.task_id, g.session_id, g.project_id, g.user_id, g.agent_id, g.text, g.tool, g.granted_by, g.granted_in,
 	g.created_at, g.expires_at, g.last_used_at, g.uses`
 
+// grantConfined is confined for a grant g.
+var grantConfined = postgres.Within("g")
+
 var toGrant = pgx.RowToStructByName[Grant]
 
 // digestOf stands for what is asked, to the last byte of what is shown of it,
@@ -205,9 +208,9 @@ var NewestGrant = uuid.Max
 // ids below before.
 func (s *Service) Grants(ctx context.Context, c policy.Caller, before uuid.UUID, limit int) (grants []Grant, more bool, err error) {
 	err = s.read(ctx, c, `SELECT `+grantColumns+` FROM grants g
-		WHERE g.id < @before AND g.expires_at > clock_timestamp() AND (@all OR g.project_id = @project AND (@project <> '' OR g.user_id = @user))
+		WHERE g.id < @before AND g.expires_at > clock_timestamp() AND `+grantConfined+`
 		ORDER BY g.id DESC LIMIT @limit`,
-		confinement(c, pgx.NamedArgs{"before": before, "limit": limit + 1}), func(rows pgx.Rows) (err error) {
+		pgx.NamedArgs{"before": before, "limit": limit + 1}, func(rows pgx.Rows) (err error) {
 			grants, err = pgx.CollectRows(rows, toGrant)
 			return err
 		})
@@ -225,8 +228,8 @@ func (s *Service) Grants(ctx context.Context, c policy.Caller, before uuid.UUID,
 // answer there.
 func (s *Service) RevokeGrant(ctx context.Context, c policy.Caller, id uuid.UUID) error {
 	var g Grant
-	err := s.read(ctx, c, `SELECT `+grantColumns+` FROM grants g WHERE g.id = @id AND (@all OR g.project_id = @project AND (@project <> '' OR g.user_id = @user))`,
-		confinement(c, pgx.NamedArgs{"id": id}), func(rows pgx.Rows) (err error) {
+	err := s.read(ctx, c, `SELECT `+grantColumns+` FROM grants g WHERE g.id = @id AND `+grantConfined,
+		pgx.NamedArgs{"id": id}, func(rows pgx.Rows) (err error) {
 			g, err = pgx.CollectExactlyOneRow(rows, toGrant)
 			return err
 		})

@@ -25,7 +25,7 @@ const (
 func (s *Service) Events(ctx context.Context, c policy.Caller, id uuid.UUID, after int64, limit int) (events []Event, err error) {
 	err = s.read(ctx, c, `SELECT `+eventColumns+` FROM task_events e JOIN tasks t ON t.id = e.task_id AND `+confined+`
 		WHERE e.task_id = @id AND e.seq > @after ORDER BY e.seq LIMIT @limit`,
-		confinement(c, pgx.NamedArgs{"id": id, "after": after, "limit": limit}), func(rows pgx.Rows) (err error) {
+		pgx.NamedArgs{"id": id, "after": after, "limit": limit}, func(rows pgx.Rows) (err error) {
 			events, err = pgx.CollectRows(rows, toEvent)
 			return err
 		})

@@ -247,7 +247,7 @@ func (sc *Schedule) args() pgx.NamedArgs {
 // Schedule returns a schedule, or NotFound.
 func (s *Service) Schedule(ctx context.Context, c policy.Caller, id uuid.UUID) (sc Schedule, err error) {
 	err = s.read(ctx, c, `SELECT `+scheduleColumns+` FROM schedules s WHERE s.id = @id AND `+scheduleConfined,
-		confinement(c, pgx.NamedArgs{"id": id}), func(rows pgx.Rows) (err error) {
+		pgx.NamedArgs{"id": id}, func(rows pgx.Rows) (err error) {
 			sc, err = pgx.CollectExactlyOneRow(rows, toSchedule)
 			return err
 		})
@@ -261,7 +261,7 @@ func (s *Service) Schedule(ctx context.Context, c policy.Caller, id uuid.UUID) (
 }
 
 // scheduleConfined is confined for a schedule s.
-const scheduleConfined = `(@all OR s.project_id = @project AND (@project <> '' OR s.user_id = @user))`
+var scheduleConfined = postgres.Within("s")
 
 func noSchedule(id uuid.UUID) error { return fault.New(fault.NotFound, "no schedule %s", id) }
 
@@ -270,7 +270,7 @@ func noSchedule(id uuid.UUID) error { return fault.New(fault.NotFound, "no sched
 // are further ones.
 func (s *Service) Schedules(ctx context.Context, c policy.Caller, before uuid.UUID, limit int) (all []Schedule, more bool, err error) {
 	err = s.read(ctx, c, `SELECT `+scheduleColumns+` FROM schedules s WHERE s.id < @before AND `+scheduleConfined+` ORDER BY s.id DESC LIMIT @limit`,
-		confinement(c, pgx.NamedArgs{"before": before, "limit": limit + 1}), func(rows pgx.Rows) error {
+		pgx.NamedArgs{"before": before, "limit": limit + 1}, func(rows pgx.Rows) error {
 			for bytes := 0; rows.Next(); {
 				if more = len(all) == limit || bytes > maxListBytes; more {
 					return nil

@@ -355,7 +355,7 @@ type relative struct {
 // children, before the new task stands beside it.
 func lockRelatives(ctx context.Context, tx pgx.Tx, c policy.Caller, ids []uuid.UUID) (map[uuid.UUID]relative, error) {
 	rows, err := tx.Query(ctx, `SELECT id, status, project_id FROM tasks t WHERE id = ANY(@ids) AND `+confined+` ORDER BY id FOR SHARE`,
-		confinement(c, pgx.NamedArgs{"ids": ids}))
+		scopeOf(c).Args(pgx.NamedArgs{"ids": ids}))
 	if err != nil {
 		return nil, fmt.Errorf("lock relatives: %w", err)
 	}

@@ -93,7 +93,7 @@ func (s *Service) Tree(ctx context.Context, c policy.Caller, id uuid.UUID) (task
 			above[i] = t.ID
 		}
 		from := len(tasks)
-		args := confinement(c, pgx.NamedArgs{"above": above, "limit": MaxTree - len(tasks) + 1})
+		args := pgx.NamedArgs{"above": above, "limit": MaxTree - len(tasks) + 1}
 		err = s.read(ctx, c, `SELECT `+columns+` FROM tasks t WHERE t.parent_task_id = ANY (@above) AND `+confined+` ORDER BY t.id LIMIT @limit`,
 			args, func(rows pgx.Rows) error {
 				for rows.Next() {

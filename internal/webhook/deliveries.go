@@ -53,7 +53,7 @@ func (d Delivery) Type() string {
 	return typePrefix + d.Event
 }
 
-const deliverySQL = `SELECT d.task_id, d.seq, d.number, d.status, coalesce(e.status, '') AS event, d.attempts, d.created_at, d.due_at, d.attempted_at, d.ended_at,
+var deliverySQL = `SELECT d.task_id, d.seq, d.number, d.status, coalesce(e.status, '') AS event, d.attempts, d.created_at, d.due_at, d.attempted_at, d.ended_at,
 		d.response_status, d.duration_ms, d.error, d.response
 	FROM webhook_deliveries d JOIN webhooks w ON w.id = d.webhook_id LEFT JOIN task_events e ON e.task_id = d.task_id AND e.seq = d.seq
 	WHERE d.webhook_id = @id AND ` + confined

@@ -87,15 +87,14 @@ type Patch struct {
 
 // What the audit log says of webhooks.
 const (
-	resourceType  = "webhook"
-	actionCreate  = "webhook.create"
-	actionUpdate  = "webhook.update"
-	actionDelete  = "webhook.delete"
-	actionRotate  = "webhook.rotate"
-	actionTest    = "webhook.test"
-	actionRetry   = "webhook.retry"
-	actionReplay  = "webhook.replay"
-	readStatement = `SELECT ` + columns + ` FROM webhooks w WHERE w.id = @id AND ` + confined
+	resourceType = "webhook"
+	actionCreate = "webhook.create"
+	actionUpdate = "webhook.update"
+	actionDelete = "webhook.delete"
+	actionRotate = "webhook.rotate"
+	actionTest   = "webhook.test"
+	actionRetry  = "webhook.retry"
+	actionReplay = "webhook.replay"
 )
 
 var (
@@ -104,15 +103,10 @@ var (
 )
 
 // confined is the condition that a webhook w is within a caller's confinement.
-const confined = `(@all OR w.project_id = @project AND (@project <> '' OR w.user_id = @user))`
-
-func confinement(c policy.Caller, args pgx.NamedArgs) pgx.NamedArgs {
-	args["all"], args["project"], args["user"] = c.AllProjects, c.ProjectID, c.UserID
-	return args
-}
+var confined = postgres.Within("w")
 
 func (s *Service) read(ctx context.Context, c policy.Caller, sql string, args pgx.NamedArgs, scan func(pgx.Rows) error) error {
-	return postgres.Read(ctx, s.pool, postgres.Scope{All: c.AllProjects, ProjectID: c.ProjectID, UserID: c.UserID}, sql, confinement(c, args), scan)
+	return postgres.Read(ctx, s.pool, postgres.Scope{All: c.AllProjects, ProjectID: c.ProjectID, UserID: c.UserID}, sql, args, scan)
 }
 
 func noWebhook(id uuid.UUID) error { return fault.New(fault.NotFound, "no webhook %s", id) }
@@ -299,7 +293,7 @@ func storable(s string) bool { return printable([]byte(s)) == s }
 
 // Webhook returns a webhook, or NotFound.
 func (s *Service) Webhook(ctx context.Context, c policy.Caller, id uuid.UUID) (w Webhook, err error) {
-	err = s.read(ctx, c, readStatement, pgx.NamedArgs{"id": id}, func(rows pgx.Rows) (err error) {
+	err = s.read(ctx, c, `SELECT `+columns+` FROM webhooks w WHERE w.id = @id AND `+confined, pgx.NamedArgs{"id": id}, func(rows pgx.Rows) (err error) {
 		w, err = pgx.CollectExactlyOneRow(rows, toWebhook)
 		return err
 	})
