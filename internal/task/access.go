@@ -1,6 +1,7 @@
 package task
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -56,13 +57,29 @@ func (t Task) wants() policy.Request {
 // allow asks the policies and returns the entry of what they decided. A denial
 // is recorded and comes back as Forbidden, with the reason.
 func (s *Service) allow(ctx context.Context, c policy.Caller, r policy.Request, id string) (audit.Entry, error) {
+	return s.allowOn(ctx, c, r, subject{kind: resourceType, id: id})
+}
+
+// subject is what something is done to, as the audit log has it.
+type subject struct {
+	kind, id string
+	// whole says why it is nothing for callers who are confined to a project; "": it
+	// may be.
+	whole string
+}
+
+// allowOn is allow for something else than a task.
+func (s *Service) allowOn(ctx context.Context, c policy.Caller, r policy.Request, on subject) (audit.Entry, error) {
 	d, err := s.access.Decide(ctx, c, r)
 	if err != nil {
 		return audit.Entry{}, err
 	}
-	entry := audit.NewEntry(c, r.Action, resourceType, id, d)
-	// Whoever is confined to no project acts in that of the task.
-	entry.ProjectID = r.ProjectID
+	if d.Allowed && on.whole != "" && !c.AllProjects {
+		d.Allowed, d.Layer, d.Reason = false, policy.LayerProject, on.whole
+	}
+	entry := audit.NewEntry(c, r.Action, on.kind, on.id, d)
+	// Whoever is confined to no project acts in that of the subject.
+	entry.ProjectID = cmp.Or(r.ProjectID, c.ProjectID)
 	if r.Action == actionSubmit {
 		// What is decided of later tasks is decided of this one: what would
 		// another policy have said?

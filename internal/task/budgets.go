@@ -174,18 +174,13 @@ func (s *Service) changeBudget(ctx context.Context, c policy.Caller, action stri
 	if kind == ProjectBudget && name != "" {
 		r.ProjectID = name
 	}
-	d, err := s.access.Decide(ctx, c, r)
+	on := subject{kind: budgetResource, id: string(kind) + ":" + name}
+	if name == "" {
+		on.whole = "what holds for each " + string(kind) + " holds for the whole server"
+	}
+	entry, err := s.allowOn(ctx, c, r, on)
 	if err != nil {
 		return err
-	}
-	if d.Allowed && name == "" && !c.AllProjects {
-		d.Allowed, d.Layer, d.Reason = false, policy.LayerProject, "what holds for each "+string(kind)+" holds for the whole server"
-	}
-	entry := audit.NewEntry(c, action, budgetResource, string(kind)+":"+name, d)
-	entry.ProjectID = r.ProjectID
-	if !d.Allowed {
-		s.recorder.Record(ctx, entry)
-		return d.Err()
 	}
 	err = postgres.InTx(ctx, s.pool, func(tx pgx.Tx) error {
 		if err := fn(tx); err != nil {

@@ -186,22 +186,30 @@ func (s *Service) stillAllowed(ctx context.Context, worker policy.Caller, leases
 	for _, l := range leases {
 		c, d, err := s.reconsider(ctx, l.Task)
 		switch {
-		case err != nil:
-			// Undecided is not allowed; it is offered again.
-			s.log.WarnContext(ctx, "claimed task given back", "task", l.ID, "error", err)
-			err = s.Report(ctx, worker, l.ID, l.LeaseToken, Report{Release: true, Message: "whether it may run could not be decided"})
+		case err != nil: // undecided is not allowed
+			s.giveBack(ctx, worker, l, "whether it may run could not be decided", err)
 		case d.Allowed:
 			kept = append(kept, l)
-			continue
 		default:
 			s.recorder.Record(ctx, audit.NewEntry(c, actionClaim, resourceType, l.ID.String(), d))
-			err = s.Report(ctx, worker, l.ID, l.LeaseToken, Report{Status: Failed, Reason: ReasonDenied, Error: "not allowed any more: " + d.Reason})
-		}
-		if err != nil {
-			s.log.WarnContext(ctx, "claimed task left to its lease's end", "task", l.ID, "error", err)
+			s.endLease(ctx, worker, l, Report{Status: Failed, Reason: ReasonDenied, Error: "not allowed any more: " + d.Reason})
 		}
 	}
 	return kept
+}
+
+// giveBack offers a task again that was claimed this moment, for a fault that its
+// history calls message.
+func (s *Service) giveBack(ctx context.Context, worker policy.Caller, l Lease, message string, err error) {
+	s.log.WarnContext(ctx, "claimed task given back", "task", l.ID, "error", err)
+	s.endLease(ctx, worker, l, Report{Release: true, Message: message})
+}
+
+// endLease ends a lease that was given this moment.
+func (s *Service) endLease(ctx context.Context, worker policy.Caller, l Lease, r Report) {
+	if err := s.Report(ctx, worker, l.ID, l.LeaseToken, r); err != nil {
+		s.log.WarnContext(ctx, "claimed task left to its lease's end", "task", l.ID, "error", err)
+	}
 }
 
 // Heartbeat renews the worker's leases and returns those that it holds no

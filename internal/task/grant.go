@@ -239,15 +239,10 @@ func (s *Service) RevokeGrant(ctx context.Context, c policy.Caller, id uuid.UUID
 	if err != nil {
 		return fmt.Errorf("read grant %s: %w", id, err)
 	}
-	d, err := s.access.Decide(ctx, c, policy.Request{Permission: policy.TaskSubmit, Action: actionRevokeGrant, ProjectID: g.ProjectID, AgentID: g.AgentID})
+	r := policy.Request{Permission: policy.TaskSubmit, Action: actionRevokeGrant, ProjectID: g.ProjectID, AgentID: g.AgentID}
+	entry, err := s.allowOn(ctx, c, r, subject{kind: "grant", id: id.String()})
 	if err != nil {
 		return err
-	}
-	entry := audit.NewEntry(c, actionRevokeGrant, "grant", id.String(), d)
-	entry.ProjectID = g.ProjectID
-	if !d.Allowed {
-		s.recorder.Record(ctx, entry)
-		return d.Err()
 	}
 	err = postgres.InTx(ctx, s.pool, func(tx pgx.Tx) error {
 		gone, err := tx.Exec(ctx, `DELETE FROM grants WHERE id = $1`, id)

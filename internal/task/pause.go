@@ -72,21 +72,13 @@ func (s *Service) Resume(ctx context.Context, c policy.Caller, kind PauseKind, n
 // mayPause decides about a pause, and returns the entry of that.
 func (s *Service) mayPause(ctx context.Context, c policy.Caller, kind PauseKind, name, verb string) (audit.Entry, error) {
 	r := policy.Request{Permission: policy.ConfigWrite, Action: string(kind) + "." + verb}
+	on := subject{kind: string(kind), id: name}
 	if kind == PauseSession {
 		r.Permission, r.ProjectID = policy.TaskSubmit, c.ProjectID
+	} else {
+		on.whole = "agents are of the whole server"
 	}
-	d, err := s.access.Decide(ctx, c, r)
-	if err != nil {
-		return audit.Entry{}, err
-	}
-	if d.Allowed && kind == PauseAgent && !c.AllProjects {
-		d.Allowed, d.Layer, d.Reason = false, policy.LayerProject, "agents are of the whole server"
-	}
-	entry := audit.NewEntry(c, r.Action, string(kind), name, d)
-	if !d.Allowed {
-		s.recorder.Record(ctx, entry)
-	}
-	return entry, d.Err()
+	return s.allowOn(ctx, c, r, on)
 }
 
 // Pauses returns what is paused: all agents, and the sessions that c may pause.

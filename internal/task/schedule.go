@@ -439,16 +439,7 @@ func (sc *Schedule) bare(action string) policy.Request {
 
 // allowSchedule is allow for a schedule.
 func (s *Service) allowSchedule(ctx context.Context, c policy.Caller, sc Schedule, r policy.Request) (audit.Entry, error) {
-	d, err := s.access.Decide(ctx, c, r)
-	if err != nil {
-		return audit.Entry{}, err
-	}
-	entry := audit.NewEntry(c, r.Action, scheduleResource, sc.ID.String(), d)
-	entry.ProjectID = r.ProjectID
-	if !d.Allowed {
-		s.recorder.Record(ctx, entry)
-	}
-	return entry, d.Err()
+	return s.allowOn(ctx, c, r, subject{kind: scheduleResource, id: sc.ID.String()})
 }
 
 // runnable returns why nothing can run the task, or nil.

@@ -114,10 +114,7 @@ func (s *Service) bringOutcomes(ctx context.Context, worker policy.Caller, lease
 		if l.Resume != nil {
 			var err error
 			if l.Outcomes, err = s.outcomes(ctx, *l.Resume); err != nil {
-				s.log.WarnContext(ctx, "claimed task given back", "task", l.ID, "error", err)
-				if err := s.Report(ctx, worker, l.ID, l.LeaseToken, Report{Release: true, Message: "what was answered could not be read"}); err != nil {
-					s.log.WarnContext(ctx, "claimed task left to its lease's end", "task", l.ID, "error", err)
-				}
+				s.giveBack(ctx, worker, l, "what was answered could not be read", err)
 				continue
 			}
 		}

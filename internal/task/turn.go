@@ -342,17 +342,10 @@ func (l Limit) check() error {
 // changeLimit runs fn and writes the entry of the decision that allows it in one
 // transaction. No claim takes place meanwhile.
 func (s *Service) changeLimit(ctx context.Context, c policy.Caller, action string, l Limit, fn func(pgx.Tx) error) error {
-	d, err := s.access.Decide(ctx, c, policy.Request{Permission: policy.AdminAll, Action: action})
+	entry, err := s.allowOn(ctx, c, policy.Request{Permission: policy.AdminAll, Action: action},
+		subject{"limit", string(l.Kind) + ":" + l.Name, "limits hold for the whole server"})
 	if err != nil {
 		return err
-	}
-	if d.Allowed && !c.AllProjects {
-		d.Allowed, d.Layer, d.Reason = false, policy.LayerProject, "limits hold for the whole server"
-	}
-	entry := audit.NewEntry(c, action, "limit", string(l.Kind)+":"+l.Name, d)
-	if !d.Allowed {
-		s.recorder.Record(ctx, entry)
-		return d.Err()
 	}
 	return s.betweenClaims(ctx, entry, fn)
 }

@@ -162,15 +162,8 @@ func (s *Service) mayWork(ctx context.Context, c policy.Caller, action, workerID
 	if c.UserID == InProcess.UserID {
 		return nil, nil
 	}
-	d, err := s.access.Decide(ctx, c, policy.Request{Permission: policy.Work, Action: action})
-	if err != nil {
-		return nil, err
-	}
-	entry := audit.NewEntry(c, action, "worker", workerID, d)
-	if !d.Allowed {
-		s.recorder.Record(ctx, entry)
-	}
-	return []audit.Entry{entry}, d.Err()
+	entry, err := s.allowOn(ctx, c, policy.Request{Permission: policy.Work, Action: action}, subject{kind: "worker", id: workerID})
+	return []audit.Entry{entry}, err
 }
 
 const workersSQL = `
