@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"unicode/utf8"
 
 	"github.com/google/uuid"
@@ -288,8 +287,7 @@ WITH before AS (
 			WHEN r.again THEN clock_timestamp() + least(2 ^ (t.attempt - 1), 300) * (0.8 + 0.4 * random()) * interval '1 second'
 			ELSE t.run_after END,
 		claimable = b.release,
-		tag = CASE WHEN b.release THEN least(t.tag, ` + nextSQL + `) ELSE t.tag END,
-		rank = CASE WHEN b.release THEN least(t.tag, ` + nextSQL + `) - ` + strconv.Itoa(priorityWorth) + ` * t.priority ELSE t.rank END,
+		` + requeueIfSQL("b.release") + `,
 		progress = coalesce(b.progress, t.progress),
 		output = coalesce(b.output, t.output),
 		error = coalesce(b.error, t.error),
@@ -351,6 +349,22 @@ func (ch *change) size() int {
 	return n
 }
 
+// eventArgs are events as parameters of a statement.
+type eventArgs struct {
+	types, messages []string
+	progress        []*int
+	data            []*string
+}
+
+func (c *eventArgs) add(e ReportEvent) {
+	c.types, c.messages, c.progress = append(c.types, string(e.Type)), append(c.messages, e.Message), append(c.progress, e.Progress)
+	var data *string
+	if e.Data != nil {
+		data = new(string(e.Data))
+	}
+	c.data = append(c.data, data)
+}
+
 // writeChanges writes those of the changes, which are of different tasks, that
 // apply, and settles what depends on tasks that they end. It is one round trip.
 func writeChanges(ctx context.Context, db interface {
@@ -365,9 +379,7 @@ func writeChanges(ctx context.Context, db interface {
 	outputs, faults := make([]*string, n), make([]*string, n)
 	var (
 		changeOf, places []int
-		types, messages  []string
-		percents         []*int
-		data             []*string
+		told             eventArgs
 		entries          []audit.Entry
 		ended            []uuid.UUID
 	)
@@ -380,12 +392,7 @@ func writeChanges(ctx context.Context, db interface {
 		retryable[i], release[i], events[i] = ch.retryable, ch.release, len(ch.events)
 		for place, e := range ch.events {
 			changeOf, places = append(changeOf, i+1), append(places, place+1)
-			types, messages, percents = append(types, string(e.Type)), append(messages, e.Message), append(percents, e.Progress)
-			var d *string
-			if e.Data != nil {
-				d = new(string(e.Data))
-			}
-			data = append(data, d)
+			told.add(e)
 		}
 		entries = append(entries, ch.entries...)
 		if ch.status.Terminal() && ch.status != Cancelled { // which takes others along: see applyCancel
@@ -396,7 +403,7 @@ func writeChanges(ctx context.Context, db interface {
 	batch.Queue(sql, append([]any{
 		ids, leases, users, projects, everywhere, anybodys, allowed, statuses,
 		waiting, progress, outputs, faults, reasons, retryable, release, events,
-		changeOf, places, types, messages, percents, data, MaxEvents,
+		changeOf, places, told.types, told.messages, told.progress, told.data, MaxEvents,
 	}, audit.Args(entries...)...)...).Query(func(rows pgx.Rows) error {
 		found, err := pgx.CollectRows(rows, pgx.RowToStructByNameLax[Task])
 		for _, t := range found {

@@ -52,9 +52,7 @@ SELECT CASE
 	WHEN t.parked_by <> '' THEN 'limit'
 	WHEN t.run_after > clock_timestamp() THEN 'not-before'
 	WHEN NOT EXISTS (
-		SELECT FROM workers w WHERE NOT w.draining AND w.last_seen_at > clock_timestamp() - @presence::interval
-			AND (w.agents IS NULL OR t.agent_id = ANY (w.agents)) AND (w.only_agents IS NULL OR t.agent_id = ANY (w.only_agents))
-			AND (w.projects IS NULL OR t.project_id = ANY (w.projects)) AND t.requires <@ w.labels AND t.labels @> w.only_labels
+		SELECT FROM workers w WHERE %s
 	) THEN 'no-worker'
 	ELSE 'turn' END AS reason,
 	regexp_replace(t.parked_by, '^(project|session)-budget:', '\1:') AS "limit",
@@ -62,7 +60,7 @@ SELECT CASE
 		SELECT FROM tasks a WHERE a.claimable AND a.project_id = t.project_id AND (a.rank, a.id) < (t.rank, t.id) LIMIT %d
 	) ahead)::int AS ahead
 FROM tasks t WHERE t.id = @id AND t.dispatch = 'auto' AND t.lease_token IS NULL AND t.completed_at IS NULL
-	AND (t.status = 'pending' OR t.waiting_reason IN ('retry', 'worker-lost', 'resume'))`, maxAhead)
+	AND (t.status = 'pending' OR t.waiting_reason IN ('retry', 'worker-lost', 'resume'))`, servesSQL, maxAhead)
 
 // Delay explains why a task that waits for a worker does not run. It is
 // nil for one that does not wait for one.
@@ -74,7 +72,7 @@ func (s *Service) Delay(ctx context.Context, t Task) (*Delay, error) {
 }
 
 func (s *Service) delay(ctx context.Context, id uuid.UUID) (*Delay, error) {
-	rows, err := s.pool.Query(ctx, pendingSQL, pgx.NamedArgs{"id": id, "presence": presence})
+	rows, err := s.pool.Query(ctx, pendingSQL, pgx.NamedArgs{"id": id})
 	if err != nil {
 		return nil, postgres.Fault(fmt.Errorf("explain why task %s waits: %w", id, err))
 	}

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -288,8 +287,7 @@ WITH changed AS (
 		status = CASE WHEN o.kind IS NULL AND NOT o.suspended THEN 'running' ELSE 'waiting' END,
 		waiting_reason = coalesce(o.kind, CASE WHEN o.suspended THEN 'resume' ELSE '' END),
 		claimable = o.suspended AND o.kind IS NULL,
-		tag = CASE WHEN o.suspended THEN least(t.tag, ` + nextSQL + `) ELSE t.tag END,
-		rank = CASE WHEN o.suspended THEN least(t.tag, ` + nextSQL + `) - ` + strconv.Itoa(priorityWorth) + ` * t.priority ELSE t.rank END,
+		` + requeueIfSQL("o.suspended") + `,
 		updated_at = clock_timestamp(), last_seq = t.last_seq + 1, last_txid = greatest(t.last_txid, pg_current_xact_id())
 	FROM (SELECT (SELECT kind FROM questions WHERE task_id = $1 AND status = 'open' ORDER BY number LIMIT 1) AS kind,
 		lease_token IS NULL AND resume IS NOT NULL AS suspended FROM tasks WHERE id = $1) o

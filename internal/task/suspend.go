@@ -59,13 +59,10 @@ func (s *Service) suspend(ctx context.Context, c policy.Caller, id, lease uuid.U
 		return fmt.Errorf("encode reason: %w", err)
 	}
 	events := append(slices.Clone(r.Events), ReportEvent{Type: StatusEvent, Message: "released: waiting for a person", Data: data})
-	types, messages := make([]string, len(events)), make([]string, len(events))
-	percents, details := make([]*int, len(events)), make([]*string, len(events))
-	for i, e := range events {
-		types[i], messages[i], percents[i] = string(e.Type), e.Message, clamped(e.Progress)
-		if e.Data != nil {
-			details[i] = new(string(e.Data))
-		}
+	var told eventArgs
+	for _, e := range events {
+		e.Progress = clamped(e.Progress)
+		told.add(e)
 	}
 	var answered bool
 	err = postgres.InTx(ctx, s.pool, func(tx pgx.Tx) error {
@@ -80,7 +77,7 @@ func (s *Service) suspend(ctx context.Context, c policy.Caller, id, lease uuid.U
 		if asked != len(sus.Questions) {
 			return fault.InvalidFields([]fault.Field{{Path: "body.resume.questions", Message: "must be asked under this lease"}})
 		}
-		return tx.QueryRow(ctx, suspendSQL, id, encoded(sus), len(events), types, messages, percents, details).Scan(&answered)
+		return tx.QueryRow(ctx, suspendSQL, id, encoded(sus), len(events), told.types, told.messages, told.progress, told.data).Scan(&answered)
 	})
 	if err != nil {
 		return err

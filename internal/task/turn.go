@@ -52,7 +52,13 @@ const nextSQL = `(SELECT 1 + v.tag FROM turns v WHERE v.project_id = t.project_i
 
 // requeueSQL gives a task t that becomes claimable again a place no later than
 // it had: whose turn it is may have begun anew meanwhile.
-var requeueSQL = fmt.Sprintf(`tag = least(t.tag, %[1]s), rank = least(t.tag, %[1]s) - %[2]d * t.priority`, nextSQL, priorityWorth)
+var requeueSQL = requeueIfSQL("true")
+
+// requeueIfSQL is requeueSQL for a task that a condition holds for.
+func requeueIfSQL(condition string) string {
+	return fmt.Sprintf(`tag = CASE WHEN %[3]s THEN least(t.tag, %[1]s) ELSE t.tag END,
+		rank = CASE WHEN %[3]s THEN least(t.tag, %[1]s) - %[2]d * t.priority ELSE t.rank END`, nextSQL, priorityWorth, condition)
+}
 
 // queuesSQL gives each row of input, which are new tasks, its tag.
 var queuesSQL = fmt.Sprintf(`flows AS (
@@ -65,14 +71,18 @@ var queuesSQL = fmt.Sprintf(`flows AS (
 	FROM input i JOIN flows f ON f.project_id = i.project_id AND f.flow = %[2]s
 )`, nextSQL, flowOf)
 
+// servesSQL says whether a worker w is there that could be given task t.
+var servesSQL = fmt.Sprintf(`NOT w.draining AND w.last_seen_at > clock_timestamp() - %s
+	AND (w.agents IS NULL OR t.agent_id = ANY (w.agents)) AND (w.only_agents IS NULL OR t.agent_id = ANY (w.only_agents))
+	AND (w.projects IS NULL OR t.project_id = ANY (w.projects)) AND t.requires <@ w.labels AND t.labels @> w.only_labels`, presenceSQL)
+
+var presenceSQL = fmt.Sprintf(`interval '%d seconds'`, int(presence.Seconds()))
+
 // orphanedSQL says whether another worker than the one that left task t until
 // people had answered may begin it anew: that one was not heard of since for so
 // long that it is not there any more, or it would not be given the task.
-var orphanedSQL = fmt.Sprintf(`t.updated_at < clock_timestamp() - interval '%[1]d seconds' AND NOT EXISTS (
-	SELECT FROM workers o WHERE o.id = t.resume_worker AND NOT o.draining AND o.last_seen_at > clock_timestamp() - interval '%[1]d seconds'
-		AND (o.agents IS NULL OR t.agent_id = ANY (o.agents)) AND (o.only_agents IS NULL OR t.agent_id = ANY (o.only_agents))
-		AND (o.projects IS NULL OR t.project_id = ANY (o.projects)) AND t.requires <@ o.labels AND t.labels @> o.only_labels)`,
-	int(presence.Seconds()))
+var orphanedSQL = `t.updated_at < clock_timestamp() - ` + presenceSQL + ` AND NOT EXISTS (
+	SELECT FROM workers w WHERE w.id = t.resume_worker AND ` + servesSQL + `)`
 
 // tokensSQL is how many tokens the bucket of a limit l with a rate has been filled
 // up to, but for the burst that bounds it; NULL without a rate.
@@ -160,17 +170,17 @@ WITH RECURSIVE ` + ratesSQL + `, held (by) AS (
 	WHERE lease_token IS NOT NULL GROUP BY by
 ), room AS (
 	-- Where there is no limit any more there is room for all.
-	SELECT h.by, coalesce(CASE split_part(h.by, ':', 1)
-		WHEN 'project-budget' THEN CASE WHEN budget_exhausted('project', substr(h.by, strpos(h.by, ':') + 1)) THEN 0 END
-		WHEN 'session-budget' THEN CASE WHEN budget_exhausted('session', substr(h.by, strpos(h.by, ':') + 1)) THEN 0 END
+	SELECT h.by, coalesce(CASE h.kind
+		WHEN 'project-budget' THEN CASE WHEN budget_exhausted('project', h.name) THEN 0 END
+		WHEN 'session-budget' THEN CASE WHEN budget_exhausted('session', h.name) THEN 0 END
 		WHEN 'key' THEN (SELECT concurrency_limit FROM tasks WHERE parked_by = h.by AND parked_by <> '' AND completed_at IS NULL ORDER BY rank, id LIMIT 1)
-		WHEN 'rate' THEN (SELECT floor(tokens)::int FROM rates r WHERE r.agent_id = substr(h.by, 6))
-		WHEN 'paused-agent' THEN (SELECT 0 FROM pauses WHERE kind = 'agent' AND name = substr(h.by, 14))
-		WHEN 'paused-session' THEN (SELECT 0 FROM pauses WHERE kind = 'session' AND name = substr(h.by, 16))
-		ELSE (SELECT max_running FROM concurrency_limits
-			WHERE kind = split_part(h.by, ':', 1) AND max_running IS NOT NULL AND name IN ('', substr(h.by, strpos(h.by, ':') + 1)) ORDER BY name DESC LIMIT 1)
+		WHEN 'rate' THEN (SELECT floor(tokens)::int FROM rates r WHERE r.agent_id = h.name)
+		WHEN 'paused-agent' THEN (SELECT 0 FROM pauses p WHERE p.kind = 'agent' AND p.name = h.name)
+		WHEN 'paused-session' THEN (SELECT 0 FROM pauses p WHERE p.kind = 'session' AND p.name = h.name)
+		ELSE (SELECT l.max_running FROM concurrency_limits l
+			WHERE l.kind = h.kind AND l.max_running IS NOT NULL AND l.name IN ('', h.name) ORDER BY l.name DESC LIMIT 1)
 		END, 100000) - coalesce(u.n, 0) AS n
-	FROM held h LEFT JOIN used u USING (by) WHERE h.by IS NOT NULL
+	FROM (SELECT by, split_part(by, ':', 1) AS kind, substr(by, strpos(by, ':') + 1) AS name FROM held WHERE by IS NOT NULL) h LEFT JOIN used u USING (by)
 ), freed AS (
 	UPDATE tasks t SET parked_by = '', claimable = true, ` + requeueSQL + `
 	FROM room CROSS JOIN LATERAL (
