@@ -6,13 +6,10 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/coderclaw/runtime/internal/fault"
 	"github.com/coderclaw/runtime/internal/identity"
@@ -21,31 +18,14 @@ import (
 	"github.com/coderclaw/runtime/internal/stream"
 )
 
-// queries counts what is asked of the database.
-type queries struct{ n atomic.Int64 }
-
-func (q *queries) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
-	q.n.Add(1)
-	return ctx
-}
-func (q *queries) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
-func (q *queries) TraceBatchStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchStartData) context.Context {
-	q.n.Add(1)
-	return ctx
-}
-func (q *queries) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {}
-func (q *queries) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData)     {}
-
-func (q *queries) trace(c *pgxpool.Config) { c.ConnConfig.Tracer = q }
-
 func TestAKnownSessionAsksTheDatabaseOnceASecond(t *testing.T) {
 	t.Parallel()
-	var q queries
-	r := rigOn(t, pgtest.DB(t, q.trace), newClock())
+	var q pgtest.RoundTrips
+	r := rigOn(t, pgtest.DB(t, q.Count), newClock())
 	r.user(t, "ann", policy.Developer)
 	token := r.login(t, "ann").AccessToken
 	c := r.caller(t, bearer(token))
-	before := q.n.Load()
+	before := q.Load()
 	for range 10 {
 		r.clock.advance(99 * time.Millisecond)
 		r.caller(t, bearer(token))
@@ -53,49 +33,49 @@ func TestAKnownSessionAsksTheDatabaseOnceASecond(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if n := q.n.Load() - before; n != 0 {
+	if n := q.Load() - before; n != 0 {
 		t.Errorf("%d queries within a second", n)
 	}
 	r.clock.advance(10 * time.Millisecond)
 	for range 10 {
 		r.caller(t, bearer(token))
 	}
-	if n := q.n.Load() - before; n != 1 {
+	if n := q.Load() - before; n != 1 {
 		t.Errorf("%d queries after a second in which nothing changed, want one", n)
 	}
 }
 
 func TestWhatWasRefusedDisplacesNothing(t *testing.T) {
 	t.Parallel()
-	var q queries
-	r := rigOn(t, pgtest.DB(t, q.trace), newClock())
+	var q pgtest.RoundTrips
+	r := rigOn(t, pgtest.DB(t, q.Count), newClock())
 	r.user(t, "ann", policy.Developer)
 	token := r.login(t, "ann").AccessToken
 	r.caller(t, bearer(token))
 	for i := range 100 {
 		r.refuses(t, bearer(fmt.Sprintf("ccl_%d_%s", i, strings.Repeat("A", 52))), "there is no such key")
 	}
-	before := q.n.Load()
+	before := q.Load()
 	r.caller(t, bearer(token))
-	if n := q.n.Load() - before; n != 0 {
+	if n := q.Load() - before; n != 0 {
 		t.Errorf("%d queries for a known session", n)
 	}
 }
 
 func BenchmarkAuthenticate(b *testing.B) {
-	var q queries
-	r := rigOn(b, pgtest.DB(b, q.trace), newClock())
+	var q pgtest.RoundTrips
+	r := rigOn(b, pgtest.DB(b, q.Count), newClock())
 	r.user(b, "ann", policy.Developer)
 	request := bearer(r.login(b, "ann").AccessToken)
 	r.caller(b, request)
-	q.n.Store(0)
+	q.Store(0)
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, err := r.Authenticate(b.Context(), request); err != nil {
 			b.Fatal(err)
 		}
 	}
-	if n := q.n.Load(); n != 0 {
+	if n := q.Load(); n != 0 {
 		b.Errorf("%d queries", n)
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -151,24 +150,9 @@ func fields(err error) (list []string) {
 	return list
 }
 
-// queries counts round trips to the database.
-type queries struct{ atomic.Int64 }
-
-func (q *queries) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
-	q.Add(1)
-	return ctx
-}
-func (q *queries) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
-func (q *queries) TraceBatchStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchStartData) context.Context {
-	q.Add(1)
-	return ctx
-}
-func (q *queries) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {}
-func (q *queries) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData)     {}
-
 // counted returns a pool whose round trips are counted.
-func counted(t testing.TB) (*pgxpool.Pool, *queries) {
+func counted(t testing.TB) (*pgxpool.Pool, *pgtest.RoundTrips) {
 	t.Helper()
-	asked := &queries{}
-	return pgtest.DB(t, func(c *pgxpool.Config) { c.ConnConfig.Tracer = asked }), asked
+	asked := &pgtest.RoundTrips{}
+	return pgtest.DB(t, asked.Count), asked
 }

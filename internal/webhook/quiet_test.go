@@ -2,12 +2,10 @@ package webhook_test
 
 import (
 	"context"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/coderclaw/runtime/internal/postgres"
 	"github.com/coderclaw/runtime/internal/postgres/pgtest"
@@ -17,28 +15,16 @@ import (
 )
 
 // counter counts what is asked of the database.
-type counter struct{ queries atomic.Int64 }
-
-func (c *counter) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
-	c.queries.Add(1)
-	return ctx
-}
-func (c *counter) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
-func (c *counter) TraceBatchStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchStartData) context.Context {
-	c.queries.Add(1)
-	return ctx
-}
-func (c *counter) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {}
-func (c *counter) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData)     {}
+type counter struct{ pgtest.RoundTrips }
 
 // settled waits until nothing was asked for a while, and returns how much was
 // asked by then.
 func (c *counter) settled(t *testing.T) int64 {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); {
-		n := c.queries.Load()
+		n := c.Load()
 		<-time.After(300 * time.Millisecond)
-		if c.queries.Load() == n {
+		if c.Load() == n {
 			return n
 		}
 	}
@@ -49,7 +35,7 @@ func (c *counter) settled(t *testing.T) int64 {
 func TestTheDatabaseIsLeftAloneWhileNobodyIsToBeTold(t *testing.T) {
 	t.Parallel()
 	count := &counter{}
-	r := rigOn(t, pgtest.DB(t, func(c *pgxpool.Config) { c.ConnConfig.Tracer = count }), true)
+	r := rigOn(t, pgtest.DB(t, count.Count), true)
 	r.start()
 	before := count.settled(t)
 	changed := func() {
