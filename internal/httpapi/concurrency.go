@@ -3,7 +3,6 @@ package httpapi
 import (
 	"context"
 	"net/http"
-	"strings"
 
 	"github.com/coderclaw/runtime/api"
 	"github.com/coderclaw/runtime/internal/policy"
@@ -40,35 +39,48 @@ func (s *Server) registerConcurrencyLimits() {
 		id: "deleteLimit", action: "limit.delete", method: http.MethodDelete, path: "/v1/limits/{kind}", permission: policy.AdminAll, tag: "Configuration",
 		summary: "Remove a limit", status: http.StatusNoContent, errors: []int{http.StatusNotFound, http.StatusUnprocessableEntity},
 	}, s.deleteLimit)
-	for _, of := range []struct {
-		kind       task.PauseKind
-		permission policy.Permission
-		tag, name  string
-	}{{task.PauseAgent, policy.ConfigWrite, "Registry", "an agent's tasks"}, {task.PauseSession, policy.TaskSubmit, "Sessions", "a session's tasks"}} {
-		kind := string(of.kind)
-		handle(s, operation{
-			id: "pause" + strings.ToUpper(kind[:1]) + kind[1:], action: kind + ".pause", method: http.MethodPost, path: "/v1/" + kind + "s/{id}/pause", permission: of.permission, tag: of.tag,
-			summary: "Begin none of " + of.name + " until resumed", errors: []int{http.StatusNotFound, http.StatusUnprocessableEntity},
-			detail: "What runs goes on, and tasks are accepted. What is paused already stays as it is. Of sessions one may pause those that one sees.",
-		}, func(ctx context.Context, c policy.Caller, in *struct {
-			NameInput
-			Body api.NewPause
-		}) (*struct{ Body api.Pause }, error) {
-			if err := s.seesPaused(ctx, c, of.kind, in.ID); err != nil {
-				return nil, err
-			}
-			p, err := s.concurrency.Pause(ctx, c, task.Pause{Kind: of.kind, Name: in.ID, Reason: in.Body.Reason})
-			return &struct{ Body api.Pause }{wirePause(p)}, err
-		})
-		handle(s, operation{
-			id: "resume" + strings.ToUpper(kind[:1]) + kind[1:], action: kind + ".resume", method: http.MethodPost, path: "/v1/" + kind + "s/{id}/resume", permission: of.permission, tag: of.tag,
-			summary: "Begin " + of.name + " again", status: http.StatusNoContent, errors: []int{http.StatusNotFound, http.StatusUnprocessableEntity},
-		}, func(ctx context.Context, c policy.Caller, in *NameInput) (*struct{}, error) {
-			if err := s.seesPaused(ctx, c, of.kind, in.ID); err != nil {
-				return nil, err
-			}
-			return nil, s.concurrency.Resume(ctx, c, of.kind, in.ID)
-		})
+	const pausing = "What runs goes on, and tasks are accepted. What is paused already stays as it is."
+	missing := []int{http.StatusNotFound, http.StatusUnprocessableEntity}
+	handle(s, operation{
+		id: "pauseAgent", action: "agent.pause", method: http.MethodPost, path: "/v1/agents/{id}/pause", permission: policy.ConfigWrite, tag: "Registry",
+		summary: "Begin none of an agent's tasks until resumed", errors: missing, detail: pausing,
+	}, s.pause(task.PauseAgent))
+	handle(s, operation{
+		id: "resumeAgent", action: "agent.resume", method: http.MethodPost, path: "/v1/agents/{id}/resume", permission: policy.ConfigWrite, tag: "Registry",
+		summary: "Begin an agent's tasks again", status: http.StatusNoContent, errors: missing,
+	}, s.resume(task.PauseAgent))
+	handle(s, operation{
+		id: "pauseSession", action: "session.pause", method: http.MethodPost, path: "/v1/sessions/{id}/pause", permission: policy.TaskSubmit, tag: "Sessions",
+		summary: "Begin none of a session's tasks until resumed", errors: missing, detail: pausing + " One may pause the sessions that one sees.",
+	}, s.pause(task.PauseSession))
+	handle(s, operation{
+		id: "resumeSession", action: "session.resume", method: http.MethodPost, path: "/v1/sessions/{id}/resume", permission: policy.TaskSubmit, tag: "Sessions",
+		summary: "Begin a session's tasks again", status: http.StatusNoContent, errors: missing,
+	}, s.resume(task.PauseSession))
+}
+
+// pauseInput is why something is paused.
+type pauseInput struct {
+	NameInput
+	Body api.NewPause
+}
+
+func (s *Server) pause(kind task.PauseKind) func(context.Context, policy.Caller, *pauseInput) (*struct{ Body api.Pause }, error) {
+	return func(ctx context.Context, c policy.Caller, in *pauseInput) (*struct{ Body api.Pause }, error) {
+		if err := s.seesPaused(ctx, c, kind, in.ID); err != nil {
+			return nil, err
+		}
+		p, err := s.concurrency.Pause(ctx, c, task.Pause{Kind: kind, Name: in.ID, Reason: in.Body.Reason})
+		return &struct{ Body api.Pause }{wirePause(p)}, err
+	}
+}
+
+func (s *Server) resume(kind task.PauseKind) func(context.Context, policy.Caller, *NameInput) (*struct{}, error) {
+	return func(ctx context.Context, c policy.Caller, in *NameInput) (*struct{}, error) {
+		if err := s.seesPaused(ctx, c, kind, in.ID); err != nil {
+			return nil, err
+		}
+		return nil, s.concurrency.Resume(ctx, c, kind, in.ID)
 	}
 }
 
