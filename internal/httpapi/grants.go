@@ -30,12 +30,9 @@ func (s *Server) registerGrants() {
 }
 
 func (s *Server) listGrants(ctx context.Context, c policy.Caller, in *PageInput) (*struct{ Body api.GrantList }, error) {
-	before := task.NewestGrant
-	if in.Cursor != "" {
-		var err error
-		if before, err = uuid.Parse(in.Cursor); err != nil {
-			return nil, badCursor()
-		}
+	before, err := in.before()
+	if err != nil {
+		return nil, err
 	}
 	grants, more, err := s.tasks.Grants(ctx, c, before, in.Limit)
 	if err != nil {
@@ -46,7 +43,7 @@ func (s *Server) listGrants(ctx context.Context, c policy.Caller, in *PageInput)
 		list.Items[i] = wireGrant(g)
 	}
 	if more {
-		list.NextCursor = grants[len(grants)-1].ID.String()
+		list.NextCursor = after(grants[len(grants)-1].ID)
 	}
 	return &struct{ Body api.GrantList }{list}, nil
 }
@@ -64,17 +61,13 @@ func (s *Server) revokeGrant(ctx context.Context, c policy.Caller, in *struct {
 func wireGrant(g task.Grant) api.Grant {
 	w := api.Grant{
 		ID: g.ID.String(), Scope: api.GrantScope(g.Scope), ProjectID: g.ProjectID, AgentID: g.AgentID, Text: g.Text, Tool: wireToolCall(g.Tool),
-		GrantedBy: g.GrantedBy, CreatedAt: g.CreatedAt.UTC(), ExpiresAt: g.ExpiresAt.UTC(), Uses: g.Uses,
+		GrantedBy: g.GrantedBy, CreatedAt: g.CreatedAt.UTC(), ExpiresAt: g.ExpiresAt.UTC(), LastUsedAt: utc(g.LastUsedAt), Uses: g.Uses,
 	}
 	if g.TaskID != nil {
 		w.TaskID = g.TaskID.String()
 	}
 	if g.Scope == task.GrantSession {
 		w.SessionID = g.SessionID
-	}
-	if g.LastUsedAt != nil {
-		at := g.LastUsedAt.UTC()
-		w.LastUsedAt = &at
 	}
 	return w
 }

@@ -201,11 +201,8 @@ func (g *granted) use(ctx context.Context, tx pgx.Tx, t Task, q Question) (Quest
 	return q, audit.Append(ctx, tx, entry)
 }
 
-// NewestGrant is the place from which a list of grants begins with the newest.
-var NewestGrant = uuid.Max
-
-// Grants returns up to limit grants that hold and that c sees, newest first, with
-// ids below before.
+// Grants returns up to limit grants that hold and that c sees, newest first, that
+// are older than the one with the id before; uuid.Max begins.
 func (s *Service) Grants(ctx context.Context, c policy.Caller, before uuid.UUID, limit int) (grants []Grant, more bool, err error) {
 	err = s.read(ctx, c, `SELECT `+grantColumns+` FROM grants g
 		WHERE g.id < @before AND g.expires_at > clock_timestamp() AND `+grantConfined+`

@@ -111,7 +111,7 @@ func TestEachUseOfAGrantIsTold(t *testing.T) {
 	r := newRig(t)
 	id, lease := r.grant(t, inWeb, task.GrantTask)
 	q := r.ask(t, id, lease, deploy())
-	grants, more, err := r.Grants(t.Context(), inWeb, task.NewestGrant, 10)
+	grants, more, err := r.Grants(t.Context(), inWeb, uuid.Max, 10)
 	if err != nil || more || len(grants) != 1 || grants[0].Uses != 1 || grants[0].LastUsedAt == nil || grants[0].GrantedBy != "bob" || grants[0].TaskID == nil {
 		t.Fatalf("grants %+v, %v", grants, err)
 	}
@@ -160,7 +160,7 @@ func TestAGrantEndsWhenItIsRevokedOrExpiresOrItsTaskGoes(t *testing.T) {
 			if err := r.RevokeGrant(context.Background(), stranger, g.ID); fault.CodeOf(err) != fault.NotFound {
 				t.Errorf("one of another project revokes: %v", err)
 			}
-			if grants, _, err := r.Grants(context.Background(), stranger, task.NewestGrant, 10); err != nil || len(grants) > 0 {
+			if grants, _, err := r.Grants(context.Background(), stranger, uuid.Max, 10); err != nil || len(grants) > 0 {
 				t.Errorf("one of another project sees %+v, %v", grants, err)
 			}
 			if err := r.RevokeGrant(context.Background(), inWeb, g.ID); err != nil {
@@ -175,7 +175,7 @@ func TestAGrantEndsWhenItIsRevokedOrExpiresOrItsTaskGoes(t *testing.T) {
 		},
 	} {
 		id, lease := r.grant(t, inWeb, task.GrantTask)
-		grants, _, err := r.Grants(t.Context(), inWeb, task.NewestGrant, 1)
+		grants, _, err := r.Grants(t.Context(), inWeb, uuid.Max, 1)
 		if err != nil || len(grants) != 1 {
 			t.Fatalf("%s: %+v, %v", name, grants, err)
 		}
@@ -189,7 +189,7 @@ func TestAGrantEndsWhenItIsRevokedOrExpiresOrItsTaskGoes(t *testing.T) {
 	}
 	r.grant(t, inWeb, task.GrantTask)
 	r.exec(t, `DELETE FROM tasks`)
-	if grants, _, err := r.Grants(t.Context(), ann, task.NewestGrant, 10); err != nil || len(grants) > 0 {
+	if grants, _, err := r.Grants(t.Context(), ann, uuid.Max, 10); err != nil || len(grants) > 0 {
 		t.Errorf("of tasks that are gone remain %+v, %v", grants, err)
 	}
 }
@@ -222,7 +222,7 @@ func TestAnApprovalIsRememberedOnlyWhereThatWasOffered(t *testing.T) {
 	if _, err := r.Answer(t.Context(), reader, offered.ID, yes); fault.CodeOf(err) != fault.Forbidden {
 		t.Errorf("one who may not approve: %v", err)
 	}
-	if grants, _, err := r.Grants(t.Context(), root, task.NewestGrant, 10); err != nil || len(grants) > 0 {
+	if grants, _, err := r.Grants(t.Context(), root, uuid.Max, 10); err != nil || len(grants) > 0 {
 		t.Errorf("remembered is %+v, %v", grants, err)
 	}
 	for name, change := range map[string]func(*task.NewQuestion){
