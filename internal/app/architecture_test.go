@@ -31,7 +31,7 @@ var may = map[string]struct{ ours, others string }{
 	"internal/identity": {"internal/fault internal/policy internal/audit internal/postgres internal/stream internal/identity/token internal/identity/dpop internal/identity/provider",
 		"github.com/jackc/pgx/v5 github.com/google/uuid github.com/hashicorp/golang-lru/v2 golang.org/x/sync"},
 	"internal/outbound":          {"", "code.dny.dev/ssrf"},
-	"internal/webhook":           {"api internal/fault internal/policy internal/audit internal/outbound internal/postgres internal/stream", "github.com/jackc/pgx/v5 github.com/google/uuid"},
+	"internal/webhook":           {"api internal/fault internal/policy internal/audit internal/outbound internal/postgres internal/stream internal/task", "github.com/jackc/pgx/v5 github.com/google/uuid"},
 	"internal/artifact":          {"internal/fault internal/postgres", "github.com/jackc/pgx/v5 github.com/google/uuid github.com/minio/minio-go/v7"},
 	"internal/strictyaml":        {"", "github.com/goccy/go-yaml"},
 	"internal/stream":            {"", "github.com/jackc/pgx/v5"},

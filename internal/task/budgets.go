@@ -116,7 +116,7 @@ func checkScope(kind BudgetScope, name string) error {
 	if kind != SessionBudget && kind != ProjectBudget {
 		found = append(found, fault.Field{Path: "path.kind", Message: "must be session or project"})
 	}
-	if name != "" && (len(name) > MaxIDBytes || !idForm.MatchString(name)) {
+	if name != "" && !IsID(name) {
 		found = append(found, fault.Field{Path: "query.name", Message: "must be an id"})
 	}
 	return fault.InvalidFields(found)

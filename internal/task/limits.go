@@ -52,6 +52,10 @@ var reasonForm = regexp.MustCompile(`^[a-z][a-z0-9:-]{0,63}$`)
 
 var idForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:@/+-]*$`)
 
+// IsID reports whether text can be the id of an agent, a skill, a session, a
+// project or a worker.
+func IsID(text string) bool { return len(text) <= MaxIDBytes && idForm.MatchString(text) }
+
 // faults lists what is outside its limits; at is the path of n in the request.
 func (n *New) faults(at string) []fault.Field {
 	var found []fault.Field
@@ -67,7 +71,7 @@ func (n *New) faults(at string) []fault.Field {
 	for _, id := range []struct{ field, value string }{
 		{"agentId", n.AgentID}, {"skillId", n.SkillID}, {"sessionId", n.SessionID}, {"projectId", n.ProjectID},
 	} {
-		if id.value != "" && (len(id.value) > MaxIDBytes || !idForm.MatchString(id.value)) {
+		if id.value != "" && !IsID(id.value) {
 			bad(id.field, "must be an id: at most %d letters, digits and . _ : @ / + -", MaxIDBytes)
 		}
 	}
@@ -115,7 +119,7 @@ func (n *New) faults(at string) []fault.Field {
 		bad("dependsOn", "must name at most %d tasks, names %d", MaxDependencies, len(n.DependsOn))
 	}
 	for field, labels := range map[string]map[string]string{"labels": n.Labels, "requires": n.Requires} {
-		if message := labelsFault(labels); message != "" {
+		if message := LabelsFault(labels); message != "" {
 			bad(field, "%s", message)
 		}
 	}
@@ -128,8 +132,8 @@ func (n *New) faults(at string) []fault.Field {
 	return found
 }
 
-// labelsFault says what is wrong with labels, or "".
-func labelsFault(labels map[string]string) string {
+// LabelsFault says what is wrong with labels, or "".
+func LabelsFault(labels map[string]string) string {
 	if len(labels) > MaxLabels {
 		return fmt.Sprintf("must hold at most %d labels, holds %d", MaxLabels, len(labels))
 	}

@@ -39,7 +39,7 @@ const (
 // Faults: Invalid; Forbidden unless c may write the configuration, for an agent,
 // or submit tasks, for a session, which must be one that c sees.
 func (s *Service) Pause(ctx context.Context, c policy.Caller, p Pause) (Pause, error) {
-	if len(p.Name) > MaxIDBytes || !idForm.MatchString(p.Name) {
+	if !IsID(p.Name) {
 		return Pause{}, fault.InvalidFields([]fault.Field{{Path: "path.id", Message: "must be an id"}})
 	}
 	if len(p.Reason) > MaxReasonBytes || !utf8.ValidString(p.Reason) {

@@ -322,7 +322,7 @@ func (l Limit) check() error {
 			found = append(found, fault.Field{Path: "path.name", Message: "is for limits of something"})
 		}
 	case LimitProject, LimitSession, LimitAgent:
-		if l.Name != "" && (len(l.Name) > MaxIDBytes || !idForm.MatchString(l.Name)) {
+		if l.Name != "" && !IsID(l.Name) {
 			found = append(found, fault.Field{Path: "path.name", Message: "must be an id"})
 		}
 	default:

@@ -70,7 +70,7 @@ func (w *NewWorker) check() error {
 		found = append(found, fault.Field{Path: "body." + field, Message: fmt.Sprintf(format, args...)})
 	}
 	id := func(field, value string) {
-		if len(value) > MaxIDBytes || !idForm.MatchString(value) {
+		if !IsID(value) {
 			bad(field, "must be an id: at most %d letters, digits and . _ : @ / + -", MaxIDBytes)
 		}
 	}
@@ -81,7 +81,7 @@ func (w *NewWorker) check() error {
 	for i, a := range w.Agents {
 		id(fmt.Sprintf("agents[%d]", i), a)
 	}
-	if message := labelsFault(w.Labels); message != "" {
+	if message := LabelsFault(w.Labels); message != "" {
 		bad("labels", "%s", message)
 	}
 	if w.Capacity < 1 || w.Capacity > maxWorkerCapacity {

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"regexp"
 	"slices"
 	"time"
 	"unicode/utf8"
@@ -23,6 +22,7 @@ import (
 	"github.com/coderclaw/runtime/internal/policy"
 	"github.com/coderclaw/runtime/internal/postgres"
 	"github.com/coderclaw/runtime/internal/stream"
+	"github.com/coderclaw/runtime/internal/task"
 )
 
 // The limits of webhooks.
@@ -30,9 +30,6 @@ const (
 	MaxURLBytes         = 2048
 	MaxDescriptionChars = 500
 	MaxPerProject       = 50
-	MaxLabels           = 64
-	MaxLabelBytes       = 256
-	MaxIDBytes          = 128
 	// MaxFormer is how long a former secret can be kept.
 	MaxFormer = 7 * 24 * time.Hour
 
@@ -95,11 +92,6 @@ const (
 	actionTest   = "webhook.test"
 	actionRetry  = "webhook.retry"
 	actionReplay = "webhook.replay"
-)
-
-var (
-	idForm   = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:@/+-]*$`)
-	statuses = []string{"pending", "planning", "running", "waiting", "completed", "failed", "cancelled"}
 )
 
 // confined is the condition that a webhook w is within a caller's confinement.
@@ -167,7 +159,7 @@ func (s *Service) Create(ctx context.Context, c policy.Caller, n New) (Webhook, 
 		}
 	case n.ProjectID != "":
 		w.ProjectID = &n.ProjectID
-		if len(n.ProjectID) > MaxIDBytes || !idForm.MatchString(n.ProjectID) {
+		if !task.IsID(n.ProjectID) {
 			faults = append(faults, fault.Field{Path: "body.projectId", Message: "must be an id"})
 		}
 	}
@@ -267,23 +259,17 @@ func (s *Service) faults(w *Webhook) (found []fault.Field) {
 		bad("description", "must have at most %d characters", MaxDescriptionChars)
 	}
 	for i, status := range w.Statuses {
-		if !slices.Contains(statuses, status) {
+		if !task.Status(status).Known() {
 			bad(fmt.Sprintf("statuses[%d]", i), "is no status of a task")
 		}
 	}
 	slices.Sort(w.Statuses)
 	w.Statuses = slices.Compact(w.Statuses)
-	if w.AgentID != "" && (len(w.AgentID) > MaxIDBytes || !idForm.MatchString(w.AgentID)) {
+	if w.AgentID != "" && !task.IsID(w.AgentID) {
 		bad("agentId", "must be an id")
 	}
-	if len(w.Labels) > MaxLabels {
-		bad("labels", "must hold at most %d labels, holds %d", MaxLabels, len(w.Labels))
-	}
-	for k, v := range w.Labels {
-		if k == "" || len(k) > MaxLabelBytes || len(v) > MaxLabelBytes || !storable(k) || !storable(v) {
-			bad("labels", "a key must have 1 to %d bytes, a value at most %d", MaxLabelBytes, MaxLabelBytes)
-			break
-		}
+	if message := task.LabelsFault(w.Labels); message != "" {
+		bad("labels", "%s", message)
 	}
 	return found
 }
