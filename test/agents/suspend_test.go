@@ -76,23 +76,6 @@ func (a *careful) Prompt(ctx context.Context, q acp.PromptRequest) (acp.PromptRe
 	return acp.PromptResponse{StopReason: acp.StopReasonEndTurn}, err
 }
 
-// until waits for a task to be as it should.
-func (p *place) until(task string, is func(api.Task) bool) api.Task {
-	p.t.Helper()
-	var got api.Task
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		var err error
-		if got, err = p.client.Task(p.t.Context(), task); err != nil {
-			p.t.Fatal(err)
-		}
-		if is(got) {
-			return got
-		}
-	}
-	p.t.Fatalf("the task stays %s %s: %s", got.Status, got.WaitingReason, p.clawctl("tasks", "events", task))
-	return got
-}
-
 // released waits until the worker has given the task back.
 func (p *place) released(task string) {
 	p.t.Helper()
@@ -129,13 +112,7 @@ func TestAWorkersOnlySlotIsFreeWhileAnAgentWaitsForAPerson(t *testing.T) {
 		return p.workerOf("small", definitions, "CODERCLAW_MAX_CONCURRENT_TASKS=1", "CODERCLAW_WORKER_PATIENCE=100ms")
 	}
 	kill := start()
-	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
-		if agent, err := p.client.Agent(t.Context(), "careful"); err != nil {
-			t.Fatal(err)
-		} else if agent.Available || time.Now().After(deadline) {
-			break
-		}
-	}
+	p.offered("careful")
 	submit := func(agent string) string {
 		t.Helper()
 		return strings.TrimSpace(p.clawctl("submit", "Do it", "--agent", agent))

@@ -2,10 +2,12 @@ package agents_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -105,22 +107,56 @@ func (p *place) workerOf(name, definition string, environment ...string) (kill f
 	return func() { end(cmd.Process.Kill) }
 }
 
-// question waits until the task asks something other than before.
-func (p *place) question(task, before string) api.Question {
+// offered waits until a worker is there that runs the agent. Nothing tells of
+// that.
+func (p *place) offered(agent string) {
 	p.t.Helper()
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		if got, err := p.client.Agent(p.t.Context(), agent); err != nil {
+			p.t.Fatal(err)
+		} else if got.Available {
+			return
+		}
+	}
+	p.t.Fatalf("no worker offers agent %s", agent)
+}
+
+// until watches a task until it is as it should be.
+func (p *place) until(task string, is func(api.Task) bool) api.Task {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(p.t.Context(), patience)
+	defer cancel()
+	var got api.Task
+	for _, err := range p.client.WatchTask(ctx, task, api.WatchOptions{}) {
+		if err != nil {
+			break
+		}
+		if got, err = p.client.Task(p.t.Context(), task); err != nil {
+			p.t.Fatal(err)
+		}
+		if is(got) {
+			return got
+		}
+	}
+	p.t.Fatalf("the task stays %s %s: %s", got.Status, got.WaitingReason, p.clawctl("tasks", "events", task))
+	return got
+}
+
+// question waits until the task asks something other than before.
+func (p *place) question(task, before string) (asked api.Question) {
+	p.t.Helper()
+	p.until(task, func(api.Task) bool {
 		var list api.QuestionList
 		if err := json.Unmarshal([]byte(p.clawctl("approvals", "-o", "json")), &list); err != nil {
 			p.t.Fatal(err)
 		}
-		for _, q := range list.Items {
-			if q.TaskID == task && q.ID != before {
-				return q
-			}
+		i := slices.IndexFunc(list.Items, func(q api.Question) bool { return q.TaskID == task && q.ID != before })
+		if i >= 0 {
+			asked = list.Items[i]
 		}
-	}
-	p.t.Fatalf("task %s asks nothing: %s", task, p.clawctl("tasks", "events", task))
-	return api.Question{}
+		return i >= 0
+	})
+	return asked
 }
 
 func TestAnAgentOnAnotherMachineIsAnsweredAndFinishes(t *testing.T) {
@@ -136,29 +172,14 @@ func TestAnAgentOnAnotherMachineIsAnsweredAndFinishes(t *testing.T) {
 	first := p.worker("first")
 	submit := func() string {
 		t.Helper()
-		for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-			if agent, err := p.client.Agent(t.Context(), "example"); err != nil {
-				t.Fatal(err)
-			} else if agent.Available {
-				return strings.TrimSpace(p.clawctl("submit", "Improve the project", "--agent", "example", "--requires", "kind=example"))
-			}
-		}
-		t.Fatal("the worker does not offer its agent")
-		return ""
+		p.offered("example")
+		return strings.TrimSpace(p.clawctl("submit", "Improve the project", "--agent", "example", "--requires", "kind=example"))
 	}
 	finished := func(task, output string) {
 		t.Helper()
-		for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
-			got, err := p.client.Task(t.Context(), task)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got.Status.Terminal() || time.Now().After(deadline) {
-				if got.Status != api.TaskCompleted || !strings.HasSuffix(got.Output, output) {
-					t.Errorf("the task is %s: %s%s\n%s", got.Status, got.Output, got.Error, p.clawctl("tasks", "events", task))
-				}
-				return
-			}
+		got := p.until(task, func(t api.Task) bool { return t.Status.Terminal() })
+		if got.Status != api.TaskCompleted || !strings.HasSuffix(got.Output, output) {
+			t.Errorf("the task is %s: %s%s\n%s", got.Status, got.Output, got.Error, p.clawctl("tasks", "events", task))
 		}
 	}
 
