@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -23,11 +24,11 @@ import (
 
 // pattern is n bytes of which no two pieces are alike.
 func pattern(n int, seed string) []byte {
-	var b bytes.Buffer
-	for i := 0; b.Len() < n; i++ {
-		fmt.Fprintf(&b, "%s %d\n", seed, i)
+	b := make([]byte, 0, n+len(seed)+24)
+	for i := 0; len(b) < n; i++ {
+		b = append(strconv.AppendInt(append(append(b, seed...), ' '), int64(i), 10), '\n')
 	}
-	return b.Bytes()[:n]
+	return b[:n]
 }
 
 func (r *rig) anybody() *api.Client {
