@@ -31,7 +31,9 @@ var binaries string
 
 var build = sync.OnceValues(func() (string, error) {
 	path := filepath.Join(binaries, "coderclawd")
-	out, err := exec.Command("go", "build", "-o", path, "../../cmd/coderclawd").CombinedOutput()
+	cmd := exec.Command("go", "build", "-o", path, "../../cmd/coderclawd")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // as it is released
+	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("go build: %w: %s", err, out)
 	}
