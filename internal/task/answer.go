@@ -343,7 +343,7 @@ const expireBatch = 100
 // expireQuestions ends the questions that nobody answered in time: that is a no.
 func (s *Service) expireQuestions(ctx context.Context) error {
 	rows, err := s.pool.Query(ctx, `SELECT `+questionColumns+` FROM questions q
-		WHERE q.status = 'open' AND q.expires_at <= clock_timestamp() ORDER BY q.expires_at LIMIT $1`, expireBatch)
+		WHERE q.status = 'open' AND q.expires_at <= now() ORDER BY q.expires_at LIMIT $1`, expireBatch)
 	if err != nil {
 		return postgres.Fault(fmt.Errorf("look for expired questions: %w", err))
 	}
