@@ -291,7 +291,7 @@ WITH seen AS (
 	UPDATE workers SET last_seen_at = clock_timestamp()
 	WHERE id = $1 AND owner = $2 AND last_seen_at < clock_timestamp() - $3::interval
 )
-SELECT draining, EXISTS (SELECT FROM tasks WHERE claimable) FROM workers WHERE id = $1 AND owner = $2`
+SELECT draining, coalesce((SELECT true FROM tasks WHERE claimable ORDER BY project_id, rank, id LIMIT 1), false) FROM workers WHERE id = $1 AND owner = $2`
 
 // queuePresent adds presentSQL to a batch.
 func queuePresent(b *pgx.Batch, c policy.Caller, workerID string, draining, work *bool) {
