@@ -236,7 +236,7 @@ func (s *Service) announceOutcome(ctx context.Context, q Question, t Task, lostB
 		s.leftRoom()
 	}
 	if t.WaitingReason == ForResumption {
-		s.bus.Publish(stream.Signal{Topic: stream.WorkReady})
+		s.bus.Publish(stream.Signal{Topic: stream.WorkResumable})
 	}
 }
 

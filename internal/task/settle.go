@@ -65,6 +65,8 @@ type settled struct {
 // queueSettle adds settleSQL for the tasks to a batch. What it touched is
 // appended to touched; followUp draws the last consequences after the commit.
 func queueSettle(b *pgx.Batch, ended []uuid.UUID, touched *[]settled) {
+	// Its plan for a certain task would be made anew each time, for nothing.
+	b.Queue(`SELECT set_config('plan_cache_mode', 'force_generic_plan', true)`)
 	b.Queue(settleSQL, ended).Query(func(rows pgx.Rows) error {
 		found, err := pgx.CollectRows(rows, pgx.RowToStructByName[settled])
 		*touched = append(*touched, found...)
