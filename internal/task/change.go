@@ -376,10 +376,13 @@ func (ch *change) size() int {
 		}
 	}
 	for _, e := range ch.events {
-		n += len(e.Message) + len(e.Data)
+		n += rowBytes + len(e.Message) + len(e.Data)
 	}
 	return n
 }
+
+// rowBytes is what the row of an event costs besides its texts.
+const rowBytes = 1 << 10
 
 // eventArgs are events as parameters of a statement.
 type eventArgs struct {
@@ -432,6 +435,7 @@ func writeChanges(ctx context.Context, db interface {
 		}
 	}
 	batch := &pgx.Batch{}
+	batch.Queue(planSQL)
 	batch.Queue(sql, append([]any{
 		ids, leases, users, projects, everywhere, anybodys, allowed, statuses,
 		waiting, progress, outputs, faults, reasons, retryable, release, events,

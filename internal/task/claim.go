@@ -280,6 +280,7 @@ func (s *Service) renew(ctx context.Context, c policy.Caller, workerID string, l
 	var seen sighting
 	b := &pgx.Batch{}
 	queuePresent(b, c, workerID, &seen)
+	b.Queue(planSQL)
 	b.Queue(`
 		WITH held AS (
 			UPDATE tasks SET lease_expires_at = clock_timestamp() + $3::interval

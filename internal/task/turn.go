@@ -37,10 +37,8 @@ const priorityWorth = 50
 // claimLock is taken by whoever claims or unparks.
 const claimLock = 0x7475726e // "turn"
 
-// takeTurnsSQL waits until no other claim is under way. It also keeps the planner
-// to indexes, in their order, until the transaction ends: how few tasks can be
-// claimed, are leased or parked, of how many, no statistics tell in time.
-const takeTurnsSQL = `SELECT pg_advisory_xact_lock($1), set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true)`
+// takeTurnsSQL waits until no other claim is under way, and is planSQL.
+var takeTurnsSQL = planSQL + `, pg_advisory_xact_lock($1)`
 
 // flowOf is whose tasks follow one another: a session's or, of those who have
 // none, a user's.
