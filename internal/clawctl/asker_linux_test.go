@@ -127,6 +127,43 @@ func TestWatchingAsksHowFarAnApprovalGoes(t *testing.T) {
 	}
 }
 
+func TestAFigureThatIsRefusedBeginsTheQuestionAnew(t *testing.T) {
+	t.Parallel()
+	s := runningTask(t, api.TaskFailed)
+	var next func()
+	s.stream, next = steps([]api.Event{
+		{Type: api.EventQuestion, TaskID: taskID, Seq: 1, Status: api.TaskWaiting, Timestamp: now},
+		{Type: api.EventStatus, TaskID: taskID, Seq: 2, Status: api.TaskFailed, Timestamp: now},
+	})
+	s.put(api.Question{ID: "q1", TaskID: taskID, Kind: api.QuestionApproval, Text: "More?", Status: api.QuestionOpen,
+		ExpiresAt: now.Add(time.Hour), Budget: &api.BudgetStanding{Unit: "tokens"}})
+	screen := newTerminal(t, 160)
+	code := make(chan int)
+	go func() {
+		in := invocation{env: map[string]string{"CODERCLAW_URL": s.url, "TERM": "dumb"}, terminal: screen.File}
+		code <- in.start(t, screen.File, screen.File, "tasks", "watch", taskID)
+	}()
+	next()
+	screen.until(t, `Approve\? yes or no, and why: $`)
+	screen.types(t, "yes\n")
+	screen.until(t, `How much more may be used\? A number of tokens, such as 200000, .*: $`)
+	screen.types(t, "nothing\n")
+	screen.until(t, `(?s)that is no figure.*Approve\? yes or no, and why: $`)
+	screen.types(t, "no\n")
+	<-s.answered
+	next()
+	if got := <-code; got != exitFailed {
+		t.Errorf("exit code %d", got)
+	}
+	screen.types(t, "\x04")
+	screen.end()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !slices.Contains(s.calls, `POST /v1/approvals/q1 {"approve":false}`) {
+		t.Errorf("answered %q", s.calls)
+	}
+}
+
 func TestWhatIsTypedBecomesTheAnswer(t *testing.T) {
 	t.Parallel()
 	yes, no := true, false

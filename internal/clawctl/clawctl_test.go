@@ -89,6 +89,13 @@ func newServer(t *testing.T) *fakeServer {
 		answer(api.QuestionList{Items: s.questions})(w, r)
 	})
 	mux.HandleFunc("POST /v1/approvals/{id}", func(w http.ResponseWriter, r *http.Request) {
+		s.mu.Lock()
+		refused := strings.Contains(s.calls[len(s.calls)-1], `"raiseBy":"nothing"`)
+		s.mu.Unlock()
+		if refused {
+			problem(w, http.StatusUnprocessableEntity, "invalid", "that is no figure")
+			return
+		}
 		s.put()
 		s.answered <- struct{}{}
 		answer(api.Question{ID: r.PathValue("id"), Status: api.QuestionApproved})(w, r)

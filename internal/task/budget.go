@@ -261,17 +261,15 @@ func (u BudgetUse) Figure(text string) (amount int64, ok bool) {
 
 // raiseFault refuses a figure by which the question's budget cannot be raised.
 func (q Question) raiseFault(figure string) error {
-	message := ""
-	switch {
-	case figure == "":
+	if figure == "" {
 		return nil
-	case q.Budget == nil:
-		message = "is for approvals that raise a budget, and this is not one"
-	default:
-		if _, ok := q.Budget.Figure(figure); ok {
+	}
+	message := "is for approvals that raise a budget, and this is not one"
+	if b := q.Budget; b != nil {
+		if _, ok := b.Figure(figure); ok {
 			return nil
 		}
-		message = fmt.Sprintf("must be how much more may be used, without its unit: more than 0, less than %s", formatAmount(q.Budget.Unit, MaxAmount))
+		message = fmt.Sprintf("must be how much more may be used, without its unit: more than 0, less than %s", formatAmount(b.Unit, MaxAmount))
 	}
 	return fault.InvalidFields([]fault.Field{{Path: "body.raiseBy", Message: message}})
 }
