@@ -98,11 +98,11 @@ func (p *pgbench) run(ctx context.Context, s *script, l load) (*tally, error) {
 	cmd := exec.CommandContext(ctx, p.program, append(args, p.database)...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGINT) }
 	cmd.WaitDelay = 5 * time.Second
-	options := "-c jit=off" // as the server's connections have it
+	options := []string{"-c jit=off"} // as the server's connections have it
 	for _, s := range task.PlanSettings {
-		options += " -c " + s[0] + "=" + s[1]
+		options = append(options, "-c "+s[0]+"="+s[1])
 	}
-	cmd.Env = append(os.Environ(), "LC_ALL=C", "PGOPTIONS="+options)
+	cmd.Env = append(os.Environ(), "LC_ALL=C", "PGOPTIONS="+strings.Join(options, " "))
 	if p.password != "" {
 		cmd.Env = append(cmd.Env, "PGPASSWORD="+p.password)
 	}
