@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"reflect"
 	"strings"
+	"sync"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/goccy/go-yaml"
@@ -43,7 +44,7 @@ func newConfig() huma.Config {
 	cfg.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
 		"bearer": {Type: "http", Scheme: "bearer", Description: "Not needed on a loopback server with security.requireAuth false."},
 	}
-	// The document is rendered once, below, and the docs page is our own:
+	// The document is rendered below, and the docs page is our own:
 	// huma's handlers render lazily without a lock, and its page loads scripts
 	// from another host.
 	cfg.Components.Schemas.RegisterTypeAlias(reflect.TypeFor[Problem](), reflect.TypeFor[api.Problem]())
@@ -67,11 +68,11 @@ func describeObjects(schemas map[string]*huma.Schema) {
 
 // OpenAPI renders the description of all operations as YAML, in the order that
 // a reader expects.
-func (s *Server) OpenAPI() ([]byte, error) { return orderedYAML(s.api.OpenAPI().MarshalJSON) }
+func (s *Server) OpenAPI() ([]byte, error) { return orderedYAML(s.api.OpenAPI().MarshalJSON()) }
 
-// orderedYAML turns a JSON document into YAML that begins with what it is.
-func orderedYAML(marshal func() ([]byte, error)) ([]byte, error) {
-	doc, err := marshal()
+// orderedYAML turns a JSON document, unless it could not be had, into YAML that
+// begins with what it is.
+func orderedYAML(doc []byte, err error) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("render the OpenAPI document: %w", err)
 	}
@@ -102,34 +103,26 @@ func orderedYAML(marshal func() ([]byte, error)) ([]byte, error) {
 // shows it.
 func (s *Server) serveDocuments() error {
 	doc := s.api.OpenAPI()
-	json31, err := doc.MarshalJSON()
-	if err != nil {
-		return fmt.Errorf("render the OpenAPI document: %w", err)
-	}
-	yaml31, err := s.OpenAPI()
-	if err != nil {
-		return err
-	}
-	json30, err := doc.Downgrade()
-	if err != nil {
-		return fmt.Errorf("render the OpenAPI 3.0 document: %w", err)
-	}
-	yaml30, err := orderedYAML(func() ([]byte, error) { return json30, nil })
-	if err != nil {
-		return err
-	}
 	for path, d := range map[string]struct {
 		contentType string
-		text        []byte
+		render      func() ([]byte, error)
 	}{
-		"/openapi.json":     {"application/vnd.oai.openapi+json;version=3.1", json31},
-		"/openapi.yaml":     {"application/vnd.oai.openapi;version=3.1", yaml31},
-		"/openapi-3.0.json": {"application/vnd.oai.openapi+json;version=3.0", json30},
-		"/openapi-3.0.yaml": {"application/vnd.oai.openapi;version=3.0", yaml30},
+		"/openapi.json":     {"application/vnd.oai.openapi+json;version=3.1", doc.MarshalJSON},
+		"/openapi.yaml":     {"application/vnd.oai.openapi;version=3.1", s.OpenAPI},
+		"/openapi-3.0.json": {"application/vnd.oai.openapi+json;version=3.0", doc.Downgrade},
+		"/openapi-3.0.yaml": {"application/vnd.oai.openapi;version=3.0", func() ([]byte, error) { return orderedYAML(doc.Downgrade()) }},
 	} {
-		s.router.Get(path, func(w http.ResponseWriter, _ *http.Request) {
+		// Most servers are never asked, and rendering takes longer than the
+		// rest of the start.
+		rendered := sync.OnceValues(d.render)
+		s.router.Get(path, func(w http.ResponseWriter, r *http.Request) {
+			text, err := rendered()
+			if err != nil {
+				writeProblem(w, r, problemOf(r.Context(), s.log, fmt.Errorf("render %s: %w", path, err)))
+				return
+			}
 			w.Header().Set("Content-Type", d.contentType)
-			_, _ = w.Write(d.text) // the client may be gone
+			_, _ = w.Write(text) // the client may be gone
 		})
 	}
 	files, err := fs.Sub(docsFiles, "docs")

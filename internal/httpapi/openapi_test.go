@@ -2,6 +2,7 @@ package httpapi_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"flag"
 	"log/slog"
 	"os"
@@ -47,6 +48,44 @@ func TestTheCommittedOpenAPIDocumentIsTheServersOwn(t *testing.T) {
 		t.Fatalf("openapi.yaml is stale (%v): go test ./internal/httpapi -run OpenAPI -update", err)
 	}
 }
+
+func TestTheOpenAPIDocumentIsServedInEachOfItsForms(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	for path, c := range map[string]struct {
+		contentType string
+		parse       func([]byte, any) error
+		version     string
+	}{
+		"/openapi.json":     {"application/vnd.oai.openapi+json;version=3.1", json.Unmarshal, "3.1.0"},
+		"/openapi.yaml":     {"application/vnd.oai.openapi;version=3.1", unmarshalYAML, "3.1.0"},
+		"/openapi-3.0.json": {"application/vnd.oai.openapi+json;version=3.0", json.Unmarshal, "3.0.3"},
+		"/openapi-3.0.yaml": {"application/vnd.oai.openapi;version=3.0", unmarshalYAML, "3.0.3"},
+	} {
+		t.Run(path, func(t *testing.T) {
+			t.Parallel()
+			resp, text := r.do("GET", path, "")
+			if resp.StatusCode != 200 || resp.Header.Get("Content-Type") != c.contentType {
+				t.Errorf("%s of type %q", resp.Status, resp.Header.Get("Content-Type"))
+			}
+			var doc struct {
+				OpenAPI string                    `json:"openapi" yaml:"openapi"`
+				Paths   map[string]map[string]any `json:"paths" yaml:"paths"`
+			}
+			if err := c.parse([]byte(text), &doc); err != nil {
+				t.Fatal(err)
+			}
+			if doc.OpenAPI != c.version || doc.Paths["/v1/tasks"]["post"] == nil {
+				t.Errorf("it is of version %s with %d paths", doc.OpenAPI, len(doc.Paths))
+			}
+			if _, again := r.do("GET", path, ""); again != text {
+				t.Error("it is another one the second time")
+			}
+		})
+	}
+}
+
+func unmarshalYAML(text []byte, v any) error { return yaml.Unmarshal(text, v) }
 
 func TestEveryOperationNamesItsPermissionAndItsErrors(t *testing.T) {
 	t.Parallel()
