@@ -27,14 +27,10 @@ func TestAStreamThatWaitsIsSmall(t *testing.T) { // not parallel: it looks at th
 		runtime.ReadMemStats(&m)
 		return int64(m.HeapInuse + m.StackInuse)
 	}
-	open := func() net.Conn {
-		conn, _ := r.dialStream(id, "1.1")
-		return conn
-	}
-	defer open().Close() // what the first one needs the others share
+	r.dialStream(id, "1.1") // what the first one needs the others share
 	before, goroutines := inUse(), runtime.NumGoroutine()
 	for range streams {
-		defer open().Close()
+		r.dialStream(id, "1.1")
 	}
 	r.openStreams(streams + 1)
 	const most = 20 << 10
@@ -51,14 +47,15 @@ func TestAStreamThatWaitsIsSmall(t *testing.T) { // not parallel: it looks at th
 	}
 }
 
-// dialStream opens a stream of a task on a connection of its own and reads up to
-// the snapshot.
-func (r *rig) dialStream(id, version string) (net.Conn, *http.Response) {
+// dialStream opens a stream of a task, on a connection of its own until the test
+// ends, and reads up to the snapshot.
+func (r *rig) dialStream(id, version string) *http.Response {
 	r.t.Helper()
 	conn, err := (&net.Dialer{}).DialContext(r.t.Context(), "tcp", strings.TrimPrefix(r.url, "http://"))
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	r.t.Cleanup(func() { _ = conn.Close() })
 	if _, err := fmt.Fprintf(conn, "GET /v1/tasks/%s/stream HTTP/%s\r\nHost: localhost\r\n\r\n", id, version); err != nil {
 		r.t.Fatal(err)
 	}
@@ -73,7 +70,7 @@ func (r *rig) dialStream(id, version string) (net.Conn, *http.Response) {
 			r.t.Fatalf("%s: %q, %v", res.Status, text, err)
 		}
 	}
-	return conn, res
+	return res
 }
 
 // Whoever understands no chunks gets the stream as it is, up to the end of the
@@ -83,8 +80,7 @@ func TestAStreamSuitsTheVersionOfHTTP(t *testing.T) {
 	r := newRig(t)
 	for version, chunked := range map[string]bool{"1.0": false, "1.1": true} {
 		id := r.manual().ID
-		conn, res := r.dialStream(id, version)
-		defer conn.Close()
+		res := r.dialStream(id, version)
 		if got := len(res.TransferEncoding) > 0; got != chunked || !res.Close || res.Header.Get("X-Request-Id") == "" || res.Header.Get("Date") == "" {
 			t.Errorf("HTTP/%s: %v %v", version, res.TransferEncoding, res.Header)
 		}
@@ -111,10 +107,10 @@ func TestAStreamSuitsTheVersionOfHTTP(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer res.Body.Close()
 		r.patch(id, `{"status":"planning"}`)
 		r.patch(id, `{"status":"failed"}`)
 		all, err := io.ReadAll(res.Body)
+		res.Body.Close()
 		if err != nil || res.ProtoMajor != version || !strings.Contains(string(all), "snapshot") || !strings.Contains(string(all), `"status":"failed"`) {
 			t.Errorf("HTTP/%d over TLS: %v, %q", res.ProtoMajor, err, all)
 		}
