@@ -70,7 +70,7 @@ type Question struct {
 	SkillID    string          `json:"skillId,omitempty"`
 	Risk       Risk            `json:"risk,omitempty" enum:"low,medium,high"`
 	Remember   bool            `json:"remember,omitempty" doc:"Its approval can be remembered for the very same request."`
-	Budget     *BudgetStanding `json:"budget,omitempty" doc:"The budget that is exceeded, of an approval to raise it: as much may then be used again, from what is used by now."`
+	Budget     *BudgetStanding `json:"budget,omitempty" doc:"The budget that is exceeded, of an approval to raise it: as much may then be used again, or what the answer states, from what is used by now."`
 	AskedAt    time.Time       `json:"askedAt"`
 	ExpiresAt  time.Time       `json:"expiresAt"`
 	Status     QuestionStatus  `json:"status" enum:"open,answered,approved,denied,expired,withdrawn"`
@@ -88,6 +88,8 @@ type Answer struct {
 	Reason  string          `json:"reason,omitempty" maxLength:"2000" doc:"Why, for the record."`
 	// Remember goes with an approval of a question that allows it.
 	Remember GrantScope `json:"remember,omitempty" enum:"task,session,project" doc:"Approves the very same request of this agent later too: in this task, the task's session or its project, for 30 days."`
+	// RaiseBy goes with an approval of a question that has a Budget.
+	RaiseBy string `json:"raiseBy,omitempty" pattern:"^[0-9]{1,16}(\\.[0-9]{1,6})?$" doc:"How much more of the budget may be used, from what is used by now: money in its currency, such as 1.50, or a whole number of tokens or tool calls; more than 0. Absent: as much as the budget has."`
 }
 
 // QuestionList is one page of questions, newest first.

@@ -41,12 +41,28 @@ type WorkerList struct {
 type ClaimRequest struct {
 	Max         int `json:"max" minimum:"1" maximum:"100" doc:"At most so many leases."`
 	WaitSeconds int `json:"waitSeconds,omitempty" minimum:"0" maximum:"60" doc:"How long to wait when there is no work."`
+	// Reports are made first. A claim with any does not wait.
+	Reports []LeaseReport `json:"reports,omitempty" maxItems:"100" doc:"What is recorded first, in this order, as by POST /v1/tasks/{id}/reports, such as the results of tasks whose slots are free now. Each is recorded or refused by itself. A claim that carries reports does not wait for work."`
+}
+
+// LeaseReport is a Report with the lease by whose right it is made.
+type LeaseReport struct {
+	TaskID     string `json:"taskId" format:"uuid"`
+	LeaseToken string `json:"leaseToken" format:"uuid"`
+	Report     Report `json:"report"`
+}
+
+// ReportAnswer is what has become of a report.
+type ReportAnswer struct {
+	Problem *Problem `json:"problem,omitempty" doc:"Why nothing of it was recorded; absent: all was."`
 }
 
 // ClaimAnswer is the work that there is.
 type ClaimAnswer struct {
 	Leases   []Lease `json:"leases"`
 	Draining bool    `json:"draining,omitempty" doc:"There will be no more: finish what runs, and stop."`
+	// Reports are the answers to those of the request, in their order.
+	Reports []ReportAnswer `json:"reports,omitempty" doc:"What has become of each report, in their order."`
 }
 
 // Lease is a worker's time-limited right to run one attempt of a task. Each

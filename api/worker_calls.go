@@ -24,8 +24,9 @@ func (c *Client) DrainWorker(ctx context.Context, id string) error {
 	return c.do(ctx, call{method: http.MethodDelete, path: "/v1/workers/" + url.PathEscape(id)})
 }
 
-// Claim leases tasks to a worker, waiting up to r.WaitSeconds for the first. A
-// claim whose answer is lost is not repeated: its leases run out.
+// Claim leases tasks to a worker, waiting up to r.WaitSeconds for the first, and
+// makes the reports that it carries before. A claim whose answer is lost is not
+// repeated: its leases run out.
 func (c *Client) Claim(ctx context.Context, workerID string, r ClaimRequest) (ClaimAnswer, error) {
 	var out ClaimAnswer
 	return out, c.do(ctx, call{

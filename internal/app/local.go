@@ -37,16 +37,24 @@ func (l localServer) Drain(ctx context.Context, workerID string) error {
 	return forWorker(l.tasks.DrainWorker(ctx, task.InProcess, workerID))
 }
 
-func (l localServer) Claim(ctx context.Context, workerID string, r api.ClaimRequest) (api.ClaimAnswer, error) {
-	leases, draining, err := l.tasks.Claim(ctx, task.InProcess, workerID, r.Max, time.Duration(r.WaitSeconds)*time.Second)
+func (l localServer) Claim(ctx context.Context, workerID string, r api.ClaimRequest) (api.ClaimAnswer, []error, error) {
+	faults := httpapi.ReportAll(ctx, l.tasks, task.InProcess, r.Reports)
+	for i, err := range faults {
+		faults[i] = forWorker(err)
+	}
+	wait := time.Duration(r.WaitSeconds) * time.Second
+	if len(faults) > 0 {
+		wait = 0
+	}
+	leases, draining, err := l.tasks.Claim(ctx, task.InProcess, workerID, r.Max, wait)
 	answer := api.ClaimAnswer{Leases: make([]api.Lease, len(leases)), Draining: draining}
 	for i, lease := range leases {
 		var unread error
 		if answer.Leases[i], unread = httpapi.WireLease(ctx, lease, l.registry.Agent); unread != nil {
-			return api.ClaimAnswer{}, unread
+			return api.ClaimAnswer{}, nil, unread
 		}
 	}
-	return answer, forWorker(err)
+	return answer, faults, forWorker(err)
 }
 
 func (l localServer) Heartbeat(ctx context.Context, workerID string, h api.Heartbeat) (api.HeartbeatAnswer, error) {

@@ -310,7 +310,11 @@ func (s *server) run(ctx context.Context) error {
 	front.Go(func() error {
 		<-ctx.Done()
 		s.log.InfoContext(ctx, "stopping", "grace", s.cfg.ShutdownGrace)
-		s.http.EndStreams()
+		select {
+		case <-s.http.EndStreams():
+		case <-time.After(drainTimeout):
+			s.log.WarnContext(ctx, "streams were cut off")
+		}
 		return nil
 	})
 	if s.worker != nil {

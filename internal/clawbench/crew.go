@@ -26,6 +26,7 @@ type crewOptions struct {
 	workers     int
 	batch       int // leases of a claim
 	concurrency int // reports under way at once, of each worker
+	progress    int // reports of progress on each task
 }
 
 func (o *crewOptions) addFlags(cmd *cobra.Command) {
@@ -33,11 +34,15 @@ func (o *crewOptions) addFlags(cmd *cobra.Command) {
 	f.IntVar(&o.workers, "workers", 4, "how many workers to play")
 	f.IntVar(&o.batch, "batch", 50, "how many tasks a worker claims at once, at most")
 	f.IntVar(&o.concurrency, "concurrency", 16, "how many tasks a worker reports on at once")
+	f.IntVar(&o.progress, "progress", 4, "how often progress is reported on each task")
 }
 
 func (o crewOptions) check() error {
 	if o.workers < 1 || o.batch < 1 || o.batch > 100 || o.concurrency < 1 {
 		return errors.New("--workers and --concurrency must be positive, --batch between 1 and 100")
+	}
+	if o.progress < 0 || o.progress > 99 {
+		return errors.New("--progress must be between 0 and 99")
 	}
 	return nil
 }
@@ -46,20 +51,34 @@ func (o crewOptions) check() error {
 type crew struct {
 	crewOptions
 	rig     *rig
-	reports [][]byte // on each task
+	reports [][]byte // on each task, before its result
 
 	mu      sync.Mutex
 	meeting map[string]chan struct{} // by task: see meet
-	held    []map[string]struct{}    // lease tokens by worker
+	shifts  []*shift                 // by worker
 }
 
-// workerReports are those on a task of its worker.
-func workerReports() (bodies [][]byte, err error) {
+// shift is what a worker of the crew has to do. The crew's lock guards it.
+type shift struct {
+	held    map[string]struct{} // lease tokens
+	results []api.LeaseReport   // for the next claim
+	waiting bool                // the claim that is under way waits for work
+}
+
+// steps of the progress on a task, in percent.
+func (o crewOptions) steps() (percents []int) {
+	for i := range o.progress {
+		percents = append(percents, 100*(i+1)/(o.progress+1))
+	}
+	return percents
+}
+
+// workerReports are those on a task of its worker, before its result.
+func (o crewOptions) workerReports() (bodies [][]byte, err error) {
 	reports := []api.Report{{Status: api.TaskRunning}}
-	for percent := 20; percent <= 80; percent += 20 {
+	for _, percent := range o.steps() {
 		reports = append(reports, api.Report{Events: []api.ReportEvent{{Type: api.EventProgress, Progress: new(percent), Message: progressMessage}}})
 	}
-	reports = append(reports, api.Report{Status: api.TaskCompleted, Output: new(finalOutput)})
 	for _, r := range reports {
 		body, err := encode(r)
 		if err != nil {
@@ -68,6 +87,10 @@ func workerReports() (bodies [][]byte, err error) {
 		bodies = append(bodies, body)
 	}
 	return bodies, nil
+}
+
+func resultOn(l api.Lease) api.LeaseReport {
+	return api.LeaseReport{TaskID: l.Task.ID, LeaseToken: l.LeaseToken, Report: api.Report{Status: api.TaskCompleted, Output: new(finalOutput)}}
 }
 
 // worker is who workers speak as.
@@ -126,7 +149,7 @@ func (r *rig) registerWorker(ctx context.Context, id string, capacity int) error
 func (r *rig) withCrew(ctx context.Context, o crewOptions, run func(context.Context, *crew) error) error {
 	c := &crew{crewOptions: o, rig: r, meeting: map[string]chan struct{}{}}
 	var err error
-	if c.reports, err = workerReports(); err != nil {
+	if c.reports, err = o.workerReports(); err != nil {
 		return err
 	}
 	working, stop := context.WithCancelCause(ctx)
@@ -136,12 +159,13 @@ func (r *rig) withCrew(ctx context.Context, o crewOptions, run func(context.Cont
 			stop(errDone)
 			return errors.Join(err, g.Wait())
 		}
-		c.held = append(c.held, map[string]struct{}{})
+		sh := &shift{held: map[string]struct{}{}}
+		c.shifts = append(c.shifts, sh)
 		leases := make(chan api.Lease, o.batch)
-		g.Go(func() error { return c.claim(working, i, leases) })
-		g.Go(func() error { return c.beat(working, i) })
+		g.Go(func() error { return c.claim(working, i, sh, leases) })
+		g.Go(func() error { return c.beat(working, i, sh) })
 		for range o.concurrency {
-			g.Go(func() error { return c.work(working, i, leases) })
+			g.Go(func() error { return c.work(working, sh, leases) })
 		}
 	}
 	runErr := run(working, c)
@@ -162,25 +186,39 @@ var errDone = errors.New("done")
 
 func workerID(i int) string { return fmt.Sprintf("clawbench-%d", i) }
 
-// claim hands leases of a worker on as they come.
-func (c *crew) claim(ctx context.Context, worker int, leases chan<- api.Lease) error {
+// claim hands leases of a worker on as they come. Each claim brings the results
+// of the tasks that have ended meanwhile; without any it waits for work.
+func (c *crew) claim(ctx context.Context, worker int, sh *shift, leases chan<- api.Lease) error {
 	conn, err := c.rig.workers.dial(ctx)
 	if err != nil {
 		return err
 	}
 	defer conn.close()
-	body, err := encode(api.ClaimRequest{Max: c.batch, WaitSeconds: 30})
-	if err != nil {
-		return err
-	}
 	for {
+		ask := api.ClaimRequest{Max: c.batch, WaitSeconds: 30}
+		c.mu.Lock()
+		n := min(len(sh.results), 100)
+		ask.Reports, sh.results = sh.results[:n], sh.results[n:]
+		sh.waiting = n == 0
+		c.mu.Unlock()
+		body, err := encode(ask)
+		if err != nil {
+			return err
+		}
 		var answer api.ClaimAnswer
 		if _, err := conn.call(http.MethodPost, "/v1/workers/"+workerID(worker)+"/claim", acceptJSON, body, &answer); err != nil {
 			return err
 		}
+		for i, a := range answer.Reports {
+			if a.Problem != nil {
+				return fmt.Errorf("the result of task %s is refused: %s", ask.Reports[i].TaskID, a.Problem.Detail)
+			}
+			c.ended(sh, ask.Reports[i])
+		}
 		c.mu.Lock()
+		sh.waiting = false
 		for _, l := range answer.Leases {
-			c.held[worker][l.LeaseToken] = struct{}{}
+			sh.held[l.LeaseToken] = struct{}{}
 		}
 		c.mu.Unlock()
 		for _, l := range answer.Leases {
@@ -193,8 +231,9 @@ func (c *crew) claim(ctx context.Context, worker int, leases chan<- api.Lease) e
 	}
 }
 
-// work reports on tasks to their end.
-func (c *crew) work(ctx context.Context, worker int, leases <-chan api.Lease) error {
+// work reports on tasks to their end, and leaves their results to the next claim
+// unless that one waits for work.
+func (c *crew) work(ctx context.Context, sh *shift, leases <-chan api.Lease) error {
 	conn, err := c.rig.workers.dial(ctx)
 	if err != nil {
 		return err
@@ -208,22 +247,44 @@ func (c *crew) work(ctx context.Context, worker int, leases <-chan api.Lease) er
 					return err
 				}
 			}
+			result := resultOn(l)
 			c.mu.Lock()
-			delete(c.held[worker], l.LeaseToken)
+			carried := !sh.waiting
+			if carried {
+				sh.results = append(sh.results, result)
+			}
 			c.mu.Unlock()
-			close(c.meet(l.Task.ID))
+			if carried {
+				continue
+			}
+			body, err := encode(result.Report)
+			if err != nil {
+				return err
+			}
+			if err := conn.report(l.Task.ID, l.LeaseToken, body); err != nil {
+				return err
+			}
+			c.ended(sh, result)
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
 }
 
+// ended tells who waits for a task that its result is recorded.
+func (c *crew) ended(sh *shift, result api.LeaseReport) {
+	c.mu.Lock()
+	delete(sh.held, result.LeaseToken)
+	c.mu.Unlock()
+	close(c.meet(result.TaskID))
+}
+
 // beat renews the leases of a worker. Of those that it hears are lost the next
 // report tells.
-func (c *crew) beat(ctx context.Context, worker int) error {
+func (c *crew) beat(ctx context.Context, worker int, sh *shift) error {
 	for sleep(ctx, 10*time.Second) {
 		c.mu.Lock()
-		tokens := slices.Collect(maps.Keys(c.held[worker]))
+		tokens := slices.Collect(maps.Keys(sh.held))
 		c.mu.Unlock()
 		if _, err := c.rig.workers.client.Heartbeat(ctx, workerID(worker), api.Heartbeat{LeaseTokens: tokens}); err != nil {
 			return fmt.Errorf("renew leases: %w", err)

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -55,8 +56,11 @@ type delivery struct {
 	rig  *rig
 	task string
 
+	began time.Time
+	next  atomic.Int64
+	sent  []atomic.Int64 // when, since it began, by the number of the event
+
 	mu       sync.Mutex
-	sent     []time.Time // events, by number
 	arrivals timings
 	lost     int64
 }
@@ -67,6 +71,10 @@ const lastEvent = "last"
 // run writes events for the warm-up and the window, while followers read them
 // to the last one.
 func (d *delivery) run(ctx context.Context, followers int) (counted *tally, err error) {
+	// Nothing here has a lock in common for each event: a thousand readers that
+	// wait for one would be what is measured.
+	d.began = time.Now()
+	d.sent = make([]atomic.Int64, int(2*d.rate*(warmUp+d.window).Seconds())+1000)
 	reading, stop := context.WithCancel(ctx)
 	defer stop()
 	var g errgroup.Group
@@ -94,10 +102,11 @@ func (d *delivery) run(ctx context.Context, followers int) (counted *tally, err 
 }
 
 func (d *delivery) write(_ context.Context, c *connection) error {
-	d.mu.Lock()
-	n := len(d.sent)
-	d.sent = append(d.sent, time.Now())
-	d.mu.Unlock()
+	n := int(d.next.Add(1)) - 1
+	if n >= len(d.sent) {
+		return errors.New("more events are written than was asked for")
+	}
+	d.sent[n].Store(int64(time.Since(d.began)))
 	body, err := encode(api.TaskPatch{Progress: new(n % 100), Message: strconv.Itoa(n)})
 	if err != nil {
 		return err
@@ -108,28 +117,36 @@ func (d *delivery) write(_ context.Context, c *connection) error {
 
 // read reads up to the last event, and counts those that are missing.
 func (d *delivery) read(f *follower) error {
-	got := map[int]bool{}
+	took := make([]time.Duration, len(d.sent)) // by the number of the event
 	for {
 		_, data, err := f.read()
 		if err != nil {
 			return fmt.Errorf("follow to the last event: %w", err)
 		}
-		now := time.Now()
+		now := time.Since(d.began)
 		var event struct{ Message string }
 		if err := json.Unmarshal(data, &event); err != nil {
 			return fmt.Errorf("read an event: %w", err)
 		}
-		n, err := strconv.Atoi(event.Message)
-		d.mu.Lock()
-		switch {
-		case event.Message == lastEvent:
-			d.lost += int64(len(d.sent) - len(got))
-			d.mu.Unlock()
+		if event.Message == lastEvent {
+			d.count(took)
 			return nil
-		case err == nil && n < len(d.sent):
-			got[n] = true
-			d.arrivals.add(now.Sub(d.sent[n]))
 		}
-		d.mu.Unlock()
+		if n, err := strconv.Atoi(event.Message); err == nil && n < len(took) {
+			took[n] = now - time.Duration(d.sent[n].Load())
+		}
+	}
+}
+
+// count adds what a follower got, and notes what it did not.
+func (d *delivery) count(took []time.Duration) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, t := range took[:d.next.Load()] {
+		if t == 0 {
+			d.lost++
+			continue
+		}
+		d.arrivals.add(t)
 	}
 }

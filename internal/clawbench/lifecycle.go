@@ -18,8 +18,8 @@ func (b *bench) lifecycleCommand() *cobra.Command {
 		Short: "Submit tasks and drive each to its end",
 		Long: `Submit tasks and drive each to its end, as workers on other machines do: POST
 /v1/tasks by a client, which waits until its task is done; claims, a report that
-it runs, four reports of progress and one that it is completed by the workers,
-all of which this program plays. A figure is about the whole life of a task.
+it runs and some of progress by the workers, whose next claim brings the result.
+This program plays them all. A figure is about the whole life of a task.
 
 The baseline runs the server's statements for a task that its submitter drives,
 each in a transaction of its own: the same rows, but nothing is claimed.`,
@@ -32,7 +32,7 @@ each in a transaction of its own: the same rows, but nothing is claimed.`,
 				if !manual {
 					return b.measure(ctx, r, res, b.lifecycle(c))
 				}
-				p, err := b.manualLifecycle()
+				p, err := b.manualLifecycle(c)
 				if err != nil {
 					return err
 				}
@@ -54,10 +54,10 @@ const (
 	finalOutput     = "The change renames a field. Nothing breaks; a test for the old name is missing."
 )
 
-// steps are what happens to a task after it was submitted.
-func steps() []api.TaskPatch {
+// patches are what happens to a task after it was submitted.
+func (o crewOptions) patches() []api.TaskPatch {
 	all := []api.TaskPatch{{Status: new(api.TaskPlanning)}, {Status: new(api.TaskRunning)}}
-	for percent := 20; percent <= 80; percent += 20 {
+	for _, percent := range o.steps() {
 		all = append(all, api.TaskPatch{Progress: new(percent), Message: progressMessage})
 	}
 	return append(all, api.TaskPatch{Status: new(api.TaskCompleted), Progress: new(100), Output: new(finalOutput)})
@@ -68,7 +68,7 @@ func (b *bench) lifecycle(o crewOptions) plan {
 	n := payload()
 	s := &script{}
 	s.submit(n)
-	for i, p := range steps() {
+	for i, p := range o.patches() {
 		s.update(p, i == 0) // of what workers do, claims have an audit entry
 	}
 	return plan{baseline: s, prepare: func(ctx context.Context, r *rig) (turn, error) {
@@ -106,7 +106,7 @@ func (c *crew) runTask(completed func(id string)) (func(context.Context, *connec
 }
 
 // manualLifecycle has the submitters drive the tasks.
-func (b *bench) manualLifecycle() (plan, error) {
+func (b *bench) manualLifecycle(o crewOptions) (plan, error) {
 	n := payload()
 	s := &script{}
 	s.submit(n)
@@ -115,7 +115,7 @@ func (b *bench) manualLifecycle() (plan, error) {
 		return plan{}, err
 	}
 	var updates [][]byte
-	for _, p := range steps() {
+	for _, p := range o.patches() {
 		s.update(p, true)
 		body, err := encode(p)
 		if err != nil {

@@ -35,6 +35,7 @@ already; the tasks that it submits stay there.`,
 	for _, command := range []func(*bench) *cobra.Command{
 		(*bench).submitCommand, (*bench).lifecycleCommand, (*bench).progressCommand, (*bench).streamsCommand,
 		(*bench).mixedCommand, (*bench).soakCommand, (*bench).pickupCommand, (*bench).idleCommand, (*bench).cancelCommand,
+		(*bench).fairnessCommand,
 	} {
 		root.AddCommand(command(&bench{out: stdout, log: stderr, rounds: 1, baseline: none}))
 	}
@@ -78,10 +79,15 @@ type bench struct {
 	profile  string
 }
 
-// addFlags adds the flags that all benchmarks have.
+// addFlags adds the flags of benchmarks that measure for a while.
 func (b *bench) addFlags(cmd *cobra.Command, duration time.Duration) {
+	cmd.Flags().DurationVar(&b.duration, "duration", duration, "how long to measure, after a second of warming up")
+	b.addRigFlags(cmd)
+}
+
+// addRigFlags adds the flags that all benchmarks have.
+func (b *bench) addRigFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.DurationVar(&b.duration, "duration", duration, "how long to measure, after a second of warming up")
 	f.BoolVar(&b.json, "json", false, "print the result as JSON")
 	f.StringVar(&b.url, "url", "", "`address` of a running server to measure; CODERCLAW_TOKEN is its credential")
 	f.StringVar(&b.database, "database-url", "", "`URL` of the PostgreSQL database to use; the tasks stay there")

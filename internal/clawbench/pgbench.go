@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/coderclaw/runtime/internal/postgres/embedded"
+
+	"github.com/coderclaw/runtime/internal/task"
 )
 
 // pgbench runs scripts on a database.
@@ -96,7 +98,11 @@ func (p *pgbench) run(ctx context.Context, s *script, l load) (*tally, error) {
 	cmd := exec.CommandContext(ctx, p.program, append(args, p.database)...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGINT) }
 	cmd.WaitDelay = 5 * time.Second
-	cmd.Env = append(os.Environ(), "LC_ALL=C")
+	options := []string{"-c jit=off"} // as the server's connections have it
+	for _, s := range task.PlanSettings {
+		options = append(options, "-c "+s[0]+"="+s[1])
+	}
+	cmd.Env = append(os.Environ(), "LC_ALL=C", "PGOPTIONS="+strings.Join(options, " "))
 	if p.password != "" {
 		cmd.Env = append(cmd.Env, "PGPASSWORD="+p.password)
 	}

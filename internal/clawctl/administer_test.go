@@ -226,6 +226,7 @@ var commands = []struct {
 		"ID  TASK  KIND      RISK  STATUS         QUESTION\nq1  t1    approval  high  expires in 1h  Delete bob? [bob]: bob\n", ""},
 	{"answer q1 --deny --reason no", `POST /v1/approvals/q1 {"approve":false,"reason":"no"}`, "q1 open\n", ""},
 	{"answer q1 --approve --remember session", `POST /v1/approvals/q1 {"approve":true,"remember":"session"}`, "q1 open\n", ""},
+	{"answer q1 --approve --raise-by 0.50", `POST /v1/approvals/q1 {"approve":true,"raiseBy":"0.50"}`, "q1 open\n", ""},
 	{"grants list", "GET /v1/grants", "ID  AGENT  FOR          BY   USES  EXPIRES  WHAT\ng1  bob    session s1   bob  3     in 2d    Deploy bob?\ng2  b      project bob  y    0     in 1h    x\n", ""},
 	{"grants revoke g1", "DELETE /v1/grants/g1", "g1 revoked\n", ""},
 	{"answer q1 --choice bob", `POST /v1/approvals/q1 {"input":"bob"}`, "q1 open\n", ""},

@@ -3,12 +3,10 @@ package clawctl
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"sync/atomic"
 
@@ -104,16 +102,21 @@ func (a *asker) put(ctx context.Context, q api.Question) bool {
 	a.asking.Store(true)
 	defer a.asking.Store(false)
 	a.show(q)
+	d := dialog{q: q}
+	a.prompt(&d)
 	for {
 		select {
 		case line, ok := <-a.lines:
 			if !ok {
 				return false
 			}
-			if a.reply(ctx, q, strings.TrimSpace(line)) {
-				return true
+			if d.hear(strings.TrimSpace(line)) {
+				if a.reply(ctx, q, d.answer) {
+					return true
+				}
+				d = dialog{q: q}
 			}
-			a.prompt(q)
+			a.prompt(&d)
 		case <-a.heard:
 			open, err := a.open(ctx)
 			if err == nil && !slices.ContainsFunc(open, func(o api.Question) bool { return o.ID == q.ID }) {
@@ -167,24 +170,14 @@ func (a *asker) show(q api.Question) {
 	if q.Schema != nil {
 		s.printf("As a JSON object like this: %s\n", cleanText(string(q.Schema)))
 	}
-	a.prompt(q)
 }
 
-func (a *asker) prompt(q api.Question) {
-	text := "> "
-	if q.Kind == api.QuestionApproval {
-		text = "Approve? yes or no, and why: "
-	}
-	a.cli.err.printf("%s", a.cli.err.style(bold, text))
+func (a *asker) prompt(d *dialog) {
+	a.cli.err.printf("%s", a.cli.err.style(bold, d.prompt()))
 }
 
-// reply sends what was typed as the answer. It returns false if another one is
-// to be typed.
-func (a *asker) reply(ctx context.Context, q api.Question, line string) (settled bool) {
-	answer, ok := answerOf(q, line)
-	if !ok {
-		return false
-	}
+// reply sends the answer. It returns false if another one is to be typed.
+func (a *asker) reply(ctx context.Context, q api.Question, answer api.Answer) (settled bool) {
 	_, err := a.client.AnswerQuestion(ctx, q.ID, answer)
 	if err == nil {
 		return true
@@ -196,22 +189,4 @@ func (a *asker) reply(ctx context.Context, q api.Question, line string) (settled
 	}
 	a.passed[q.ID] = refused.Status == http.StatusForbidden
 	return refused.Status == http.StatusForbidden || refused.Status == http.StatusConflict || refused.Status == http.StatusNotFound
-}
-
-// answerOf makes an answer of a line: yes or no and a reason, the number or the id
-// of a choice, an object for a form, or a text.
-func answerOf(q api.Question, line string) (a api.Answer, ok bool) {
-	if q.Kind == api.QuestionApproval {
-		word, reason, _ := strings.Cut(line, " ")
-		yes := strings.EqualFold(word, "yes") || strings.EqualFold(word, "y")
-		no := strings.EqualFold(word, "no") || strings.EqualFold(word, "n")
-		return api.Answer{Approve: &yes, Reason: strings.TrimSpace(reason)}, yes || no
-	}
-	if q.Schema != nil && json.Valid([]byte(line)) {
-		return api.Answer{Data: json.RawMessage(line)}, true
-	}
-	if n, err := strconv.Atoi(line); err == nil && n > 0 && n <= len(q.Choices) {
-		line = q.Choices[n-1].ID
-	}
-	return api.Answer{Input: line}, line != "" && q.Schema == nil
 }

@@ -68,6 +68,102 @@ func TestWatchingAsksInPlaceWhatTheAgentAsks(t *testing.T) {
 	}
 }
 
+func TestWatchingAsksHowFarAnApprovalGoes(t *testing.T) {
+	t.Parallel()
+	const more, far = `How much more may be used\? An amount in USD, such as 1\.50, or nothing for as much as the budget has: $`,
+		`Also the very same request later, in this task, session or project\? One of these, or no: $`
+	for name, tc := range map[string]struct {
+		q     api.Question
+		shown string
+		again string // what is not understood
+		typed string
+		want  string
+	}{
+		"a figure":       {api.Question{Budget: &api.BudgetStanding{Unit: "USD"}}, more, "", "0.25", `{"approve":true,"reason":"it is worth it","raiseBy":"0.25"}`},
+		"as much again":  {api.Question{Budget: &api.BudgetStanding{Unit: "USD"}}, more, "", "", `{"approve":true,"reason":"it is worth it"}`},
+		"remembered":     {api.Question{Remember: true}, far, "forever", "Session", `{"approve":true,"reason":"it is worth it","remember":"session"}`},
+		"not remembered": {api.Question{Remember: true}, far, "", "no", `{"approve":true,"reason":"it is worth it"}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			tc.q.ID, tc.q.TaskID, tc.q.Kind, tc.q.Text = "q1", taskID, api.QuestionApproval, "May I?"
+			tc.q.Status, tc.q.ExpiresAt = api.QuestionOpen, now.Add(time.Hour)
+			s := runningTask(t, api.TaskCompleted)
+			var next func()
+			s.stream, next = steps([]api.Event{
+				{Type: api.EventQuestion, TaskID: taskID, Seq: 1, Status: api.TaskWaiting, Timestamp: now},
+				{Type: api.EventStatus, TaskID: taskID, Seq: 2, Status: api.TaskCompleted, Timestamp: now},
+			})
+			s.put(tc.q)
+			screen := newTerminal(t, 160)
+			code := make(chan int)
+			go func() {
+				in := invocation{env: map[string]string{"CODERCLAW_URL": s.url, "TERM": "dumb"}, terminal: screen.File}
+				code <- in.start(t, screen.File, screen.File, "tasks", "watch", taskID)
+			}()
+			next()
+			screen.until(t, `Approve\? yes or no, and why: $`)
+			screen.types(t, "yes it is worth it\n")
+			screen.until(t, tc.shown)
+			if tc.again != "" {
+				screen.types(t, tc.again+"\n")
+				screen.until(t, `(?s)or no: .*`+tc.shown)
+			}
+			screen.types(t, tc.typed+"\n")
+			<-s.answered
+			next()
+			if got := <-code; got != exitOK {
+				t.Errorf("exit code %d", got)
+			}
+			screen.types(t, "\x04")
+			screen.end()
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			answers := slices.DeleteFunc(slices.Clone(s.calls), func(c string) bool { return !strings.HasPrefix(c, "POST") })
+			if !slices.Equal(answers, []string{"POST /v1/approvals/q1 " + tc.want}) {
+				t.Errorf("answered %q", answers)
+			}
+		})
+	}
+}
+
+func TestAFigureThatIsRefusedBeginsTheQuestionAnew(t *testing.T) {
+	t.Parallel()
+	s := runningTask(t, api.TaskFailed)
+	var next func()
+	s.stream, next = steps([]api.Event{
+		{Type: api.EventQuestion, TaskID: taskID, Seq: 1, Status: api.TaskWaiting, Timestamp: now},
+		{Type: api.EventStatus, TaskID: taskID, Seq: 2, Status: api.TaskFailed, Timestamp: now},
+	})
+	s.put(api.Question{ID: "q1", TaskID: taskID, Kind: api.QuestionApproval, Text: "More?", Status: api.QuestionOpen,
+		ExpiresAt: now.Add(time.Hour), Budget: &api.BudgetStanding{Unit: "tokens"}})
+	screen := newTerminal(t, 160)
+	code := make(chan int)
+	go func() {
+		in := invocation{env: map[string]string{"CODERCLAW_URL": s.url, "TERM": "dumb"}, terminal: screen.File}
+		code <- in.start(t, screen.File, screen.File, "tasks", "watch", taskID)
+	}()
+	next()
+	screen.until(t, `Approve\? yes or no, and why: $`)
+	screen.types(t, "yes\n")
+	screen.until(t, `How much more may be used\? A number of tokens, such as 200000, .*: $`)
+	screen.types(t, "nothing\n")
+	screen.until(t, `(?s)that is no figure.*Approve\? yes or no, and why: $`)
+	screen.types(t, "no\n")
+	<-s.answered
+	next()
+	if got := <-code; got != exitFailed {
+		t.Errorf("exit code %d", got)
+	}
+	screen.types(t, "\x04")
+	screen.end()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !slices.Contains(s.calls, `POST /v1/approvals/q1 {"approve":false}`) {
+		t.Errorf("answered %q", s.calls)
+	}
+}
+
 func TestWhatIsTypedBecomesTheAnswer(t *testing.T) {
 	t.Parallel()
 	yes, no := true, false

@@ -89,6 +89,13 @@ func newServer(t *testing.T) *fakeServer {
 		answer(api.QuestionList{Items: s.questions})(w, r)
 	})
 	mux.HandleFunc("POST /v1/approvals/{id}", func(w http.ResponseWriter, r *http.Request) {
+		s.mu.Lock()
+		refused := strings.Contains(s.calls[len(s.calls)-1], `"raiseBy":"nothing"`)
+		s.mu.Unlock()
+		if refused {
+			problem(w, http.StatusUnprocessableEntity, "invalid", "that is no figure")
+			return
+		}
 		s.put()
 		s.answered <- struct{}{}
 		answer(api.Question{ID: r.PathValue("id"), Status: api.QuestionApproved})(w, r)
@@ -248,6 +255,9 @@ func TestWrongUsageIsExplainedAndSendsNothing(t *testing.T) {
 		{"submit x --metadata [1]", "--metadata must be a JSON object"},
 		{"submit x --metadata null", "--metadata must be a JSON object"},
 		{"submit x --input a --input-file b", "exclude each other"},
+		{"answer q1 --deny --remember task", "--remember goes with --approve"},
+		{"answer q1 --deny --raise-by 5", "--raise-by goes with --approve"},
+		{"answer q1 text --raise-by 5", "--raise-by goes with --approve"},
 		{"submit x --thinking hard", "want off, minimal, low, medium, high"},
 		{"submit x --run-after soon", `--run-after: "soon" is neither a time`},
 		{"submit x --timeout -1s", "--timeout must not be negative"},

@@ -89,6 +89,7 @@ func asked(q api.Question) string {
 type answerFlags struct {
 	approve, deny        bool
 	reason, choice, data string
+	raiseBy              string
 	remember             choice
 }
 
@@ -100,6 +101,7 @@ func (c *cli) answerCommand() *cobra.Command {
 		Long:  "Answer a question by its id, or the one open question of a task by the task's.",
 		Example: `  clawctl answer 0190b8a1-0000-7000-8000-000000000000 "the staging database"
   clawctl answer 0190b8a1-0000-7000-8000-000000000000 --approve --reason "reviewed by ops"
+  clawctl answer 0190b8a1-0000-7000-8000-000000000000 --approve --raise-by 0.50
   clawctl answer 0190b8a1-0000-7000-8000-000000000000 --data form.json`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 && len(args) != 2 {
@@ -134,6 +136,7 @@ func (c *cli) answerCommand() *cobra.Command {
 	flags.StringVar(&f.choice, "choice", "", "the `id` of one of the choices")
 	flags.Var(&f.remember, "remember", "with --approve: also the very same request later, in this task, session or project")
 	completeFlag(cmd, "remember", f.remember.of...)
+	flags.StringVar(&f.raiseBy, "raise-by", "", "with --approve: how much more of the budget may be used, a `figure` such as 200000 or, of money, 1.50 (default: as much as the budget has)")
 	flags.StringVar(&f.data, "data", "", "a `file` with the JSON object that a form asks for; - is standard input")
 	return cmd
 }
@@ -149,15 +152,15 @@ func (c *cli) answer(f *answerFlags, text []string) (a api.Answer, err error) {
 		if a.Input != "" || f.data != "" {
 			return a, usagef("an approval takes no text, choice or data; --reason says why")
 		}
-		a.Approve = &f.approve
-		if a.Remember = api.GrantScope(f.remember.value); a.Remember != "" && f.deny {
-			return a, usagef("--remember goes with --approve")
-		}
+		a.Approve, a.Remember, a.RaiseBy = &f.approve, api.GrantScope(f.remember.value), f.raiseBy
 	case a.Input == "" && f.data == "":
 		return a, usagef("say what the answer is: a text, --choice, --data, --approve or --deny")
 	}
-	if f.remember.value != "" && a.Approve == nil {
+	if f.remember.value != "" && !f.approve {
 		return a, usagef("--remember goes with --approve")
+	}
+	if f.raiseBy != "" && !f.approve {
+		return a, usagef("--raise-by goes with --approve")
 	}
 	if f.data != "" {
 		if a.Data, err = c.readObject(f.data); err != nil {

@@ -53,3 +53,35 @@ func TestFiguresThatAreNoneAreRefusedOverHTTP(t *testing.T) {
 		t.Errorf("accepted %d", len(list.Items))
 	}
 }
+
+func TestAnApproverStatesTheFigureOverHTTP(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.work("w")
+	r.submit(`{"description":"d","input":"i","budget":{"maxCost":{"amount":"1.5","currency":"EUR"},"onExceeded":"approval"}}`)
+	leases, _, err := r.tasks.Claim(t.Context(), task.InProcess, "w", 1, maxTestWait)
+	if err != nil || len(leases) != 1 {
+		t.Fatal(leases, err)
+	}
+	l := leases[0]
+	q, err := r.tasks.Use(t.Context(), task.InProcess, l.ID, l.LeaseToken, []task.Used{{Total: task.Amounts{"EUR": 2_000_000}}}, false)
+	if err != nil || q == nil {
+		t.Fatal(q, err)
+	}
+	path := "/v1/approvals/" + q.ID.String()
+	for _, bad := range []string{
+		`{"approve":true,"raiseBy":0.25}`, `{"approve":true,"raiseBy":"0"}`, `{"approve":true,"raiseBy":"-1"}`, `{"approve":true,"raiseBy":"1e9"}`,
+		`{"approve":true,"raiseBy":"1000000000"}`, `{"approve":false,"raiseBy":"0.25"}`, `{"raiseBy":"0.25"}`,
+	} {
+		if resp, text := r.do("POST", path, bad); resp.StatusCode != 422 {
+			t.Errorf("%s: %d %s", bad, resp.StatusCode, text)
+		}
+	}
+	got := want[api.Question](r, 200, "POST", path, `{"approve":true,"raiseBy":"0.25"}`)
+	if got.Status != api.QuestionApproved || got.Answer == nil || got.Answer.RaiseBy != "0.25" {
+		t.Errorf("it is %+v", got)
+	}
+	if held, err := r.tasks.Use(t.Context(), task.InProcess, l.ID, l.LeaseToken, []task.Used{{Total: task.Amounts{"EUR": 2_250_000}}}, false); held != nil || err != nil {
+		t.Errorf("held by %v, %v", held, err)
+	}
+}

@@ -6,11 +6,14 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
+	"reflect"
 	"strings"
 	"sync"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/goccy/go-yaml"
+
+	"github.com/coderclaw/runtime/api"
 )
 
 //go:embed docs
@@ -44,6 +47,7 @@ func newConfig() huma.Config {
 	// The document is rendered below, and the docs page is our own:
 	// huma's handlers render lazily without a lock, and its page loads scripts
 	// from another host.
+	cfg.Components.Schemas.RegisterTypeAlias(reflect.TypeFor[Problem](), reflect.TypeFor[api.Problem]())
 	cfg.OpenAPIPath, cfg.DocsPath, cfg.SchemasPath, cfg.CreateHooks = "", "", "", nil
 	format := huma.Format{Marshal: encodeJSON, Unmarshal: decodeJSON}
 	cfg.Formats = map[string]huma.Format{"application/json": format, "json": format}

@@ -23,7 +23,7 @@ func WireQuestion(q task.Question) api.Question {
 		w.Budget = &api.BudgetStanding{Scope: string(b.Scope), Name: b.Name, Period: b.Period, Unit: b.Unit, Used: b.Used, Limit: b.Limit}
 	}
 	if a := q.Answer; a != nil {
-		w.Answer = &api.Answer{Input: a.Text, Data: a.Data, Approve: a.Approve, Reason: a.Reason, Remember: api.GrantScope(a.Remember)}
+		w.Answer = &api.Answer{Input: a.Text, Data: a.Data, Approve: a.Approve, Reason: a.Reason, Remember: api.GrantScope(a.Remember), RaiseBy: a.RaiseBy}
 	}
 	if q.AnsweredAt != nil {
 		at := q.AnsweredAt.UTC()
@@ -70,5 +70,5 @@ func WireSkillDecision(d task.SkillDecision) api.SkillDecision {
 }
 
 func newAnswer(a api.Answer) task.Answer {
-	return task.Answer{Text: a.Input, Data: a.Data, Approve: a.Approve, Reason: a.Reason, Remember: task.GrantScope(a.Remember)}
+	return task.Answer{Text: a.Input, Data: a.Data, Approve: a.Approve, Reason: a.Reason, Remember: task.GrantScope(a.Remember), RaiseBy: a.RaiseBy}
 }

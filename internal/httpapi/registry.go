@@ -228,7 +228,13 @@ func (in *WaitInput) duration() (time.Duration, error) {
 // awaitEnd returns the task when it has ended, or as it was last seen after
 // wait: it is submitted, whatever happens meanwhile.
 func (s *Server) awaitEnd(ctx context.Context, c policy.Caller, t task.Task, wait time.Duration) task.Task {
-	f := s.taskHub.Follow(t.ID.String(), stream.Cursor{Pos: t.LastSeq})
+	changed := make(chan struct{}, 1)
+	f := s.taskHub.Follow(t.ID.String(), stream.Cursor{Pos: t.LastSeq}, func() {
+		select {
+		case changed <- struct{}{}:
+		default:
+		}
+	})
 	defer f.Close()
 	timeout := time.NewTimer(wait)
 	defer timeout.Stop()
@@ -242,7 +248,7 @@ func (s *Server) awaitEnd(ctx context.Context, c policy.Caller, t task.Task, wai
 			return t
 		}
 		select {
-		case <-f.Wake():
+		case <-changed:
 		case <-timeout.C:
 			return t
 		case <-s.stopping:

@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -94,12 +93,12 @@ type Server struct {
 	taskHub *stream.Hub[frame]
 	logHub  *stream.Hub[logFrame]
 
-	streaming    atomic.Int64 // streams that are open
+	followings   *followings
 	stop         sync.Once
 	stopping     chan struct{} // closed when streams are to end
 	writeTimeout time.Duration
 	wave         wave
-	// accessChanged wakes streams to see whether they may go on.
+	// accessChanged wakes downloads to see whether they may go on.
 	accessChanged broadcast
 }
 
@@ -109,7 +108,7 @@ func New(o Options) (*Server, error) {
 		tasks: o.Tasks, workers: o.Workers, artifacts: o.Artifacts, concurrency: o.Limiter, budgets: o.Budgets, webhooks: o.Webhooks, registry: o.Registry, access: o.Access, ready: o.Ready,
 		identity: o.Identity, policies: o.Policies, documents: o.Documents, config: o.Config, recorder: o.Recorder, audit: o.Audit, publicURL: o.PublicURL, limits: newLimits(o.Limits),
 		metrics: newMetrics(o.Metrics), log: o.Log, version: o.Version, mode: o.Mode,
-		started: time.Now(), router: chi.NewMux(), stopping: make(chan struct{}), writeTimeout: writeTimeout,
+		started: time.Now(), router: chi.NewMux(), stopping: make(chan struct{}), writeTimeout: writeTimeout, followings: newFollowings(),
 	}
 	s.taskHub = stream.NewHub(s.readTasks, o.Log)
 	s.logHub = stream.NewHub(s.readLog, o.Log)
@@ -121,9 +120,9 @@ func New(o Options) (*Server, error) {
 		case stream.Resync:
 			s.taskHub.TouchAll()
 			s.logHub.TouchAll()
-			s.accessChanged.wake()
+			s.accessHasChanged()
 		case stream.AccessChanged:
-			s.accessChanged.wake()
+			s.accessHasChanged()
 		}
 	})
 
@@ -187,12 +186,22 @@ func (s *Server) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.taskHub.Run(ctx) })
 	g.Go(func() error { return s.logHub.Run(ctx) })
+	g.Go(func() error { return s.followings.run(ctx) })
 	return g.Wait()
 }
 
 // Streaming reports whether a stream is open.
-func (s *Server) Streaming() bool { return s.streaming.Load() > 0 }
+func (s *Server) Streaming() bool { return s.followings.len() > 0 }
+
+func (s *Server) accessHasChanged() {
+	s.accessChanged.wake()
+	s.followings.check()
+}
 
 // EndStreams ends all streams, telling clients when to come back, and makes
-// /readyz answer 503. http.Server.Shutdown would wait for the streams for ever.
-func (s *Server) EndStreams() { s.stop.Do(func() { close(s.stopping) }) }
+// /readyz answer 503. The channel is closed when no stream is left, of which
+// http.Server.Shutdown does not know.
+func (s *Server) EndStreams() (ended <-chan struct{}) {
+	s.stop.Do(func() { close(s.stopping) })
+	return s.followings.stop()
+}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -473,7 +474,10 @@ func TestAFollowerThatDoesNotReadHoldsNobodyUpAndIsDisconnected(t *testing.T) {
 	r.http.SetWriteTimeout(200 * time.Millisecond)
 	id := r.manual().ID
 	stuck := r.stream("/v1/tasks/" + id + "/stream")
-	stuck.event() // and then reads no more
+	stuck.event()                         // and then reads no more
+	for range 4 * runtime.GOMAXPROCS(0) { // more than may send at once
+		r.stream("/v1/tasks/" + id + "/stream").event()
+	}
 	attentive := r.stream("/v1/tasks/" + id + "/stream")
 	attentive.event()
 	line := strings.Repeat("x", task.MaxMessageBytes)

@@ -21,7 +21,7 @@ type Workers interface {
 	DrainWorker(ctx context.Context, c policy.Caller, id string) error
 	Claim(ctx context.Context, c policy.Caller, workerID string, max int, wait time.Duration) (leases []task.Lease, draining bool, err error)
 	Heartbeat(ctx context.Context, c policy.Caller, workerID string, leases []uuid.UUID, wait time.Duration) (lost []uuid.UUID, err error)
-	Report(ctx context.Context, c policy.Caller, id, lease uuid.UUID, r task.Report) error
+	ReportAll(ctx context.Context, c policy.Caller, reports []task.LeaseReport) []error
 	Holding(ctx context.Context, c policy.Caller, id, lease uuid.UUID, after int64, wait time.Duration) (task.Holding, error)
 	Leased(ctx context.Context, c policy.Caller, id, lease uuid.UUID) (task.Task, error)
 	// Lease is for comparing it with what an agent shows.
@@ -76,9 +76,9 @@ func (s *Server) registerWorkers() {
 		summary: "List workers, with their load",
 	}, s.listWorkers)
 	handle(s, operation{
-		id: "claimTasks", action: "task.claim", method: http.MethodPost, path: "/v1/workers/{id}/claim", permission: policy.Work, tag: "Workers", wait: maxWait,
+		id: "claimTasks", action: "task.claim", method: http.MethodPost, path: "/v1/workers/{id}/claim", permission: policy.Work, tag: "Workers", wait: maxWait, body: maxReport,
 		summary: "Lease tasks to a worker, waiting for the first",
-		detail:  "Answers as soon as there is work, with no leases after waitSeconds, and with 404 if the worker is not registered.",
+		detail:  "Answers as soon as there is work, with no leases after waitSeconds, and with 404 if the worker is not registered. It can carry reports, which are recorded first.",
 		errors:  []int{http.StatusNotFound, http.StatusUnprocessableEntity},
 	}, s.claimTasks)
 	handle(s, operation{
@@ -133,19 +133,61 @@ func (s *Server) claimTasks(ctx context.Context, c policy.Caller, in *struct {
 	NameInput
 	Body api.ClaimRequest
 }) (*struct{ Body api.ClaimAnswer }, error) {
+	wait := time.Duration(in.Body.WaitSeconds) * time.Second
+	var reports []api.ReportAnswer
+	if len(in.Body.Reports) > 0 {
+		wait = 0
+		for _, err := range ReportAll(ctx, s.workers, c, in.Body.Reports) {
+			var a api.ReportAnswer
+			if err != nil {
+				a.Problem = &problemOf(ctx, s.log, err).Problem
+			}
+			reports = append(reports, a)
+		}
+	}
 	waiting, stop := s.untilStopping(ctx)
 	defer stop()
-	leases, draining, err := s.workers.Claim(waiting, c, in.ID, in.Body.Max, time.Duration(in.Body.WaitSeconds)*time.Second)
+	leases, draining, err := s.workers.Claim(waiting, c, in.ID, in.Body.Max, wait)
 	if err != nil {
 		return nil, err
 	}
-	answer := api.ClaimAnswer{Leases: make([]api.Lease, len(leases)), Draining: draining}
+	answer := api.ClaimAnswer{Leases: make([]api.Lease, len(leases)), Draining: draining, Reports: reports}
 	for i, l := range leases {
 		if answer.Leases[i], err = WireLease(ctx, l, s.registry.Agent); err != nil {
 			return nil, err
 		}
 	}
 	return &struct{ Body api.ClaimAnswer }{answer}, nil
+}
+
+// ReportAll makes the reports that a claim carries, and returns the fault of each.
+func ReportAll(ctx context.Context, tasks interface {
+	ReportAll(ctx context.Context, c policy.Caller, reports []task.LeaseReport) []error
+}, c policy.Caller, reports []api.LeaseReport) []error {
+	faults := make([]error, len(reports))
+	var good []task.LeaseReport
+	var places []int
+	for i, r := range reports {
+		var l task.LeaseReport
+		if l, faults[i] = newLeaseReport(r); faults[i] == nil {
+			good, places = append(good, l), append(places, i)
+		}
+	}
+	for i, err := range tasks.ReportAll(ctx, c, good) {
+		faults[places[i]] = err
+	}
+	return faults
+}
+
+func newLeaseReport(r api.LeaseReport) (l task.LeaseReport, err error) {
+	if l.TaskID, err = parseID(r.TaskID, "taskId"); err != nil {
+		return l, err
+	}
+	if l.Lease, err = parseID(r.LeaseToken, "leaseToken"); err != nil {
+		return l, err
+	}
+	l.Report, err = NewReport(r.Report)
+	return l, err
 }
 
 // WireLease is a lease as its worker sees it. agent finds the definition of an
@@ -216,7 +258,7 @@ func (s *Server) reportTask(ctx context.Context, c policy.Caller, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	return nil, s.workers.Report(ctx, c, id, lease, r)
+	return nil, s.workers.ReportAll(ctx, c, []task.LeaseReport{{TaskID: id, Lease: lease, Report: r}})[0]
 }
 
 // NewReport is what the engine is told by a worker's report. It returns Invalid

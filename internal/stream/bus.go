@@ -18,8 +18,12 @@ type Topic string
 const (
 	// TaskChanged: events were appended to the task with the signal's ID.
 	TaskChanged Topic = "task"
-	// WorkReady: a task can be claimed. No ID.
+	// WorkReady: a task can be claimed; with an ID, only by the worker of that name,
+	// or it is to hear of something else.
 	WorkReady Topic = "work"
+	// WorkResumable: a task can be claimed that only the worker which left it is
+	// given. No ID.
+	WorkResumable Topic = "resumable"
 	// LeaseLost: the worker with the signal's ID holds a lease less.
 	LeaseLost Topic = "lease"
 	// TasksParked: limits hold tasks back, which want to be looked at when others

@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -69,17 +71,59 @@ const (
 // The bounds of the wait before unsettled entries are looked at again.
 const minUnsettledWait, maxUnsettledWait = 5 * time.Millisecond, 500 * time.Millisecond
 
+// perFollower is how long a log with many followers rests for each of them after
+// it was delivered: what comes meanwhile reaches them together, for about what one
+// entry would cost. It adds up to longestRest at most.
+const perFollower, longestRest = 40 * time.Microsecond, 250 * time.Millisecond
+
+// tail is what a hub holds of a log. Its lock is the hub's, but for recent.
 type tail[E any] struct {
-	start     Cursor // everything after it and up to the last item is in items
-	items     []Item[E]
+	rests     time.Time // until then
 	followers map[*Follower[E]]struct{}
+	// recent is replaced, never changed: a thousand followers who are woken at
+	// once read it without a lock.
+	recent atomic.Pointer[recent[E]]
 }
 
-func (t *tail[E]) end() Cursor {
-	if n := len(t.items); n > 0 {
-		return t.items[n-1].Cursor
+// recent are the last entries of a log: everything after start.
+type recent[E any] struct {
+	start Cursor
+	items []Item[E]
+}
+
+func (r *recent[E]) end() Cursor {
+	if n := len(r.items); n > 0 {
+		return r.items[n-1].Cursor
 	}
-	return t.start
+	return r.start
+}
+
+// after returns what follows the cursor; known is false if it is before start.
+func (r *recent[E]) after(c Cursor) (items []Item[E], known bool) {
+	if c.Compare(r.start) < 0 {
+		return nil, false
+	}
+	at, found := slices.BinarySearchFunc(r.items, c, func(it Item[E], c Cursor) int { return it.Cursor.Compare(c) })
+	if found {
+		at++
+	}
+	return slices.Clip(r.items[at:]), true
+}
+
+// with returns the entries with those that came, without the oldest beyond the
+// bounds.
+func (r *recent[E]) with(items []Item[E]) *recent[E] {
+	next := &recent[E]{start: r.start, items: append(slices.Clip(r.items), items...)}
+	over, bytes := max(len(next.items)-keepEntries, 0), 0
+	for i := len(next.items) - 1; i >= over; i-- {
+		if bytes += next.items[i].Size; bytes > keepBytes {
+			over = i + 1
+		}
+	}
+	if over > 0 {
+		next.start, next.items = next.items[over-1].Cursor, slices.Clone(next.items[over:])
+	}
+	return next
 }
 
 // NewHub returns a hub that reads from source once Run is called.
@@ -130,19 +174,10 @@ func (h *Hub[E]) Run(ctx context.Context) error {
 			again = nil
 			continue
 		}
-		h.mu.Lock()
-		after := make(map[string]Cursor, len(h.dirty))
-		for key := range h.dirty {
-			if len(after) == maxLogs {
-				poke(h.wake)
-				break
-			}
-			if t := h.logs[key]; t != nil {
-				after[key] = t.end()
-			}
-			delete(h.dirty, key)
+		after, rest := h.due()
+		if rest > 0 {
+			again = time.After(rest)
 		}
-		h.mu.Unlock()
 		if len(after) == 0 {
 			continue
 		}
@@ -158,17 +193,55 @@ func (h *Hub[E]) Run(ctx context.Context) error {
 			unsettled = 0
 		}
 		if !retry {
-			unsettled, again = 0, nil
+			unsettled = 0
+			if rest == 0 {
+				again = nil
+			}
 			continue
 		}
 		unsettled = min(max(2*unsettled, minUnsettledWait), maxUnsettledWait)
-		again = time.After(unsettled)
+		if rest == 0 || unsettled < rest {
+			again = time.After(unsettled)
+		}
 	}
+}
+
+// due returns where to read on in the logs that may have grown, without those
+// that rest; rest is how long the first of them still does so, 0 if none does.
+func (h *Hub[E]) due() (after map[string]Cursor, rest time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	now := time.Now()
+	after = make(map[string]Cursor, min(len(h.dirty), maxLogs))
+	for key := range h.dirty {
+		if len(after) == maxLogs {
+			poke(h.wake)
+			break
+		}
+		t := h.logs[key]
+		if t != nil && t.rests.After(now) {
+			if left := t.rests.Sub(now); rest == 0 || left < rest {
+				rest = left
+			}
+			continue
+		}
+		if t != nil {
+			after[key] = t.recent.Load().end()
+		}
+		delete(h.dirty, key)
+	}
+	return after, rest
 }
 
 // deliver appends what was read and wakes the followers of logs that grew. It
 // reports whether some logs must be looked at again, and whether any grew.
 func (h *Hub[E]) deliver(asked map[string]Cursor, batches map[string]Batch[E], failed bool) (retry, moved bool) {
+	var woken []*Follower[E]
+	defer func() {
+		for _, f := range woken {
+			f.wake()
+		}
+	}()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if failed {
@@ -179,7 +252,7 @@ func (h *Hub[E]) deliver(asked map[string]Cursor, batches map[string]Batch[E], f
 	}
 	for key, b := range batches {
 		t := h.logs[key]
-		if t == nil || t.end() != asked[key] {
+		if t == nil || t.recent.Load().end() != asked[key] {
 			// The last follower left and another came meanwhile: the new tail
 			// starts elsewhere and has been marked dirty by Follow.
 			continue
@@ -196,53 +269,40 @@ func (h *Hub[E]) deliver(asked map[string]Cursor, batches map[string]Batch[E], f
 			continue
 		}
 		moved = true
-		t.append(b.Items)
-		for f := range t.followers {
-			poke(f.wake)
-		}
+		t.recent.Store(t.recent.Load().with(b.Items))
+		t.rests = time.Now().Add(min(time.Duration(len(t.followers))*perFollower, longestRest))
+		woken = slices.AppendSeq(woken, maps.Keys(t.followers))
 	}
 	return retry, moved
-}
-
-// append adds entries and lets go of the oldest beyond the bounds.
-func (t *tail[E]) append(items []Item[E]) {
-	t.items = append(t.items, items...)
-	over, bytes := max(len(t.items)-keepEntries, 0), 0
-	for i := len(t.items) - 1; i >= over; i-- {
-		if bytes += t.items[i].Size; bytes > keepBytes {
-			over = i + 1
-		}
-	}
-	if over > 0 {
-		t.start = t.items[over-1].Cursor
-		t.items = slices.Clone(t.items[over:])
-	}
 }
 
 // Follower is one reader of a log.
 type Follower[E any] struct {
 	hub  *Hub[E]
 	key  string
-	wake chan struct{}
+	tail *tail[E]
+	wake func()
 }
 
 // Follow registers a follower of a log whose end the caller has just seen,
 // wherever in it the follower wants to begin: what is older it reads by itself,
 // so that nobody waits for it. It must be closed. The hub looks at the log at
-// once, so nothing since the caller's look is missed.
-func (h *Hub[E]) Follow(key string, end Cursor) *Follower[E] {
-	f := &Follower[E]{hub: h, key: key, wake: make(chan struct{}, 1)}
+// once, so nothing since the caller's look is missed. It calls wake when After
+// may have something new; wake must not block, nor call the hub.
+func (h *Hub[E]) Follow(key string, end Cursor, wake func()) *Follower[E] {
+	f := &Follower[E]{hub: h, key: key, wake: wake}
 	h.mu.Lock()
 	t := h.logs[key]
 	if t == nil {
-		t = &tail[E]{start: end, followers: map[*Follower[E]]struct{}{}}
+		t = &tail[E]{followers: map[*Follower[E]]struct{}{}}
+		t.recent.Store(&recent[E]{start: end})
 		h.logs[key] = t
 	}
+	f.tail = t
 	t.followers[f] = struct{}{}
 	h.dirty[key] = struct{}{}
 	h.mu.Unlock()
 	poke(h.wake)
-	poke(f.wake)
 	return f
 }
 
@@ -251,35 +311,26 @@ func (f *Follower[E]) Close() {
 	h := f.hub
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if t := h.logs[f.key]; t != nil {
-		delete(t.followers, f)
-		if len(t.followers) == 0 {
-			delete(h.logs, f.key)
-		}
+	delete(f.tail.followers, f)
+	if len(f.tail.followers) == 0 && h.logs[f.key] == f.tail {
+		delete(h.logs, f.key)
 	}
 }
 
-// Wake is ready when After may have something new.
-func (f *Follower[E]) Wake() <-chan struct{} { return f.wake }
+// Recent is After as far as it needs not read the source; known is false if it
+// does.
+func (f *Follower[E]) Recent(c Cursor) (items []Item[E], known bool) {
+	return f.tail.recent.Load().after(c)
+}
 
 // After returns what follows the cursor, oldest first; nothing means that the
-// follower has seen all there is so far. Call it until it returns nothing, then
-// wait for Wake.
+// follower has seen all there is so far. Call it until it returns nothing, first
+// when the follower is made and then whenever it is woken.
 func (f *Follower[E]) After(ctx context.Context, c Cursor) ([]Item[E], error) {
-	h := f.hub
-	h.mu.Lock()
-	t := h.logs[f.key]
-	if t != nil && c.Compare(t.start) >= 0 {
-		at, found := slices.BinarySearchFunc(t.items, c, func(it Item[E], c Cursor) int { return it.Cursor.Compare(c) })
-		if found {
-			at++
-		}
-		items := slices.Clip(t.items[at:])
-		h.mu.Unlock()
+	if items, known := f.Recent(c); known {
 		return items, nil
 	}
-	h.mu.Unlock()
-	batches, err := h.read(ctx, map[string]Cursor{f.key: c})
+	batches, err := f.hub.read(ctx, map[string]Cursor{f.key: c})
 	if err != nil {
 		return nil, err
 	}

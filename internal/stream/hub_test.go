@@ -64,9 +64,26 @@ func startHub(t *testing.T) (*stream.Hub[int64], *memoryLog) {
 	return hub, log
 }
 
+// follower is one that waits.
+type follower struct {
+	*stream.Follower[int64]
+	woken chan struct{}
+}
+
+func follow(hub *stream.Hub[int64], key string, from int64) *follower {
+	f := &follower{woken: make(chan struct{}, 1)}
+	f.Follower = hub.Follow(key, stream.Cursor{Pos: from}, func() {
+		select {
+		case f.woken <- struct{}{}:
+		default:
+		}
+	})
+	return f
+}
+
 // take reads until the follower has seen the entry with the number upTo, and
 // fails unless they come one after the other.
-func take(t *testing.T, f *stream.Follower[int64], after, upTo int64) {
+func take(t *testing.T, f *follower, after, upTo int64) {
 	t.Helper()
 	for c := (stream.Cursor{Pos: after}); c.Pos < upTo; {
 		items, err := f.After(t.Context(), c)
@@ -82,7 +99,7 @@ func take(t *testing.T, f *stream.Follower[int64], after, upTo int64) {
 			c = it.Cursor
 		}
 		if len(items) == 0 {
-			<-f.Wake()
+			<-f.woken
 		}
 	}
 }
@@ -96,7 +113,7 @@ func TestFollowersSeeEachEntryOnceHoweverLateTheyCome(t *testing.T) {
 		for range 8 {
 			from := rand.Int64N(50)
 			followers.Go(func() {
-				f := hub.Follow(key, stream.Cursor{Pos: from})
+				f := follow(hub, key, from)
 				defer f.Close()
 				take(t, f, from, entries)
 			})
@@ -119,7 +136,7 @@ func TestManyFollowersCostOneReader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hub, log := startHub(t)
 		for range 1000 {
-			f := hub.Follow("a", stream.Cursor{})
+			f := follow(hub, "a", 0)
 			defer f.Close()
 		}
 		synctest.Wait()
@@ -138,7 +155,7 @@ func TestAFailedReadIsTriedAgain(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		hub, log := startHub(t)
-		f := hub.Follow("a", stream.Cursor{})
+		f := follow(hub, "a", 0)
 		defer f.Close()
 		synctest.Wait()
 		log.mu.Lock()
@@ -159,7 +176,7 @@ func TestUnsettledEntriesAreLookedAtAgainWithoutASignal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hub, log := startHub(t)
 		log.unsettled = true
-		f := hub.Follow("a", stream.Cursor{})
+		f := follow(hub, "a", 0)
 		defer f.Close()
 		synctest.Wait()
 		log.append("a", 1)

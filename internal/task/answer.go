@@ -26,6 +26,9 @@ type Answer struct {
 	Reason  string          `json:"reason,omitempty"`
 	// Remember has an approval hold for the very same request later, so far.
 	Remember GrantScope `json:"remember,omitempty"`
+	// RaiseBy is how much more of an exceeded budget may be used, as
+	// BudgetUse.Figure reads it; "": as much as the budget has.
+	RaiseBy string `json:"raiseBy,omitempty"`
 }
 
 // outcome is what becomes of a question of that kind by the answer.
@@ -62,6 +65,8 @@ func (a *Answer) check(kind QuestionKind) error {
 		bad("approve", "goes with a question for approval, and this is one for input")
 	case a.Remember != "" && (a.Approve == nil || !*a.Approve):
 		bad("remember", "goes with an approval")
+	case a.RaiseBy != "" && (a.Approve == nil || !*a.Approve):
+		bad("raiseBy", "goes with an approval")
 	case kind == Input && a.Text == "" && a.Data == nil:
 		bad("input", "must hold the answer")
 	}
@@ -70,8 +75,11 @@ func (a *Answer) check(kind QuestionKind) error {
 
 // fits refuses an answer that is not one of those that the question leaves.
 func (q Question) fits(a *Answer) error {
-	if err := a.check(q.Kind); err != nil || q.Kind == Approval {
+	if err := a.check(q.Kind); err != nil {
 		return err
+	}
+	if q.Kind == Approval {
+		return q.raiseFault(a.RaiseBy)
 	}
 	if q.Choices != nil && !slices.ContainsFunc(q.Choices, func(c Choice) bool { return c.ID == a.Text }) {
 		ids := make([]string, len(q.Choices))
@@ -137,7 +145,8 @@ func (s *Service) Answer(ctx context.Context, c policy.Caller, id uuid.UUID, a A
 			return q, fault.InvalidFields([]fault.Field{{Path: "body.remember", Message: message}})
 		}
 	}
-	if entry.Details, err = json.Marshal(decided{id.String(), a.outcome(q.Kind), a.Reason, a.Remember}); err != nil {
+	d := decided{QuestionID: id.String(), Outcome: a.outcome(q.Kind), Reason: a.Reason, Remember: a.Remember, RaiseBy: a.RaiseBy, Budget: q.Budget}
+	if entry.Details, err = json.Marshal(d); err != nil {
 		return q, fmt.Errorf("encode what was decided: %w", err)
 	}
 	var lostBy string
@@ -165,6 +174,8 @@ type decided struct {
 	Outcome    QuestionStatus `json:"outcome"`
 	Reason     string         `json:"reason,omitempty"`
 	Remember   GrantScope     `json:"remember,omitempty"`
+	RaiseBy    string         `json:"raiseBy,omitempty"`
+	Budget     *BudgetUse     `json:"budget,omitempty"` // as it was when it was asked about
 }
 
 // allowAnswer asks the policies whether c may give this answer. Who raises the
@@ -215,11 +226,11 @@ func end(ctx context.Context, tx pgx.Tx, q Question, outcome QuestionStatus, a *
 	if err != nil {
 		return q, t, "", fmt.Errorf("answer question %s: %w", q.ID, err)
 	}
-	if t, err = tell(ctx, tx, q.TaskID, outcomeMessage(outcome, a, by), ended.event()); err != nil || q.Budget == nil {
+	if t, err = tell(ctx, tx, q.TaskID, ended.outcomeMessage(outcome, a, by), ended.event()); err != nil || q.Budget == nil {
 		return ended, t, "", err
 	}
 	if outcome == Approved {
-		return ended, t, "", q.Budget.raise(ctx, tx, q.TaskID)
+		return ended, t, "", q.Budget.raise(ctx, tx, q.TaskID, a.RaiseBy)
 	}
 	lostBy, err = failExceeded(ctx, tx, q.TaskID, q.Budget.String()+", and nobody has raised it")
 	return ended, t, lostBy, err
@@ -236,18 +247,22 @@ func (s *Service) announceOutcome(ctx context.Context, q Question, t Task, lostB
 		s.leftRoom()
 	}
 	if t.WaitingReason == ForResumption {
-		s.bus.Publish(stream.Signal{Topic: stream.WorkReady})
+		s.bus.Publish(stream.Signal{Topic: stream.WorkResumable})
 	}
 }
 
 // outcomeMessage is a line for whoever watches.
-func outcomeMessage(outcome QuestionStatus, a *Answer, by string) string {
+func (q Question) outcomeMessage(outcome QuestionStatus, a *Answer, by string) string {
 	if a == nil {
 		return "nobody answered in time"
 	}
 	message := fmt.Sprintf("%s by %s", outcome, by)
 	if a.Text != "" {
 		message += ": " + a.Text
+	}
+	if a.RaiseBy != "" {
+		more, _ := q.Budget.Figure(a.RaiseBy) // fits has read it
+		message += ": " + formatAmount(q.Budget.Unit, more) + " more"
 	}
 	if a.Reason != "" {
 		message += " (" + a.Reason + ")"
@@ -300,6 +315,9 @@ func (s *Service) answerManual(ctx context.Context, c policy.Caller, t Task, a A
 	if a.Remember != "" {
 		return t, fault.InvalidFields([]fault.Field{{Path: "body.remember", Message: "is not for manual tasks"}})
 	}
+	if err := (Question{}).raiseFault(a.RaiseBy); err != nil {
+		return t, err
+	}
 	outcome := a.outcome(kind)
 	if entry.Details, err = json.Marshal(decided{Outcome: outcome, Reason: a.Reason}); err != nil {
 		return t, fmt.Errorf("encode what was decided: %w", err)
@@ -325,7 +343,7 @@ func (s *Service) answerManual(ctx context.Context, c policy.Caller, t Task, a A
 		if len(line) > MaxDataBytes {
 			return fault.InvalidFields([]fault.Field{{Path: "body", Message: fmt.Sprintf("must have at most %d bytes, less what is said around it", MaxDataBytes)}})
 		}
-		if t, err = tell(ctx, tx, t.ID, outcomeMessage(outcome, &a, c.UserID), line); err != nil {
+		if t, err = tell(ctx, tx, t.ID, Question{}.outcomeMessage(outcome, &a, c.UserID), line); err != nil {
 			return err
 		}
 		return audit.Append(ctx, tx, entry)
@@ -343,7 +361,7 @@ const expireBatch = 100
 // expireQuestions ends the questions that nobody answered in time: that is a no.
 func (s *Service) expireQuestions(ctx context.Context) error {
 	rows, err := s.pool.Query(ctx, `SELECT `+questionColumns+` FROM questions q
-		WHERE q.status = 'open' AND q.expires_at <= clock_timestamp() ORDER BY q.expires_at LIMIT $1`, expireBatch)
+		WHERE q.status = 'open' AND q.expires_at <= now() ORDER BY q.expires_at LIMIT $1`, expireBatch)
 	if err != nil {
 		return postgres.Fault(fmt.Errorf("look for expired questions: %w", err))
 	}

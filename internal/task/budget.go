@@ -40,6 +40,7 @@ const (
 
 var (
 	currencyForm = regexp.MustCompile(`^[A-Z]{3}$`)
+	countForm    = regexp.MustCompile(`^[0-9]{1,16}$`)
 	moneyForm    = regexp.MustCompile(`^([0-9]{1,9})(?:\.([0-9]{1,6}))?$`)
 )
 
@@ -241,6 +242,36 @@ func (u BudgetUse) String() string {
 		of = "the budget of project " + u.Name + " for " + u.Period
 	}
 	return fmt.Sprintf("%s of %s of %s are used", formatAmount(u.Unit, u.Used), formatAmount(u.Unit, u.Limit), of)
+}
+
+// Figure reads how much more may be used: an amount of money in the budget's
+// currency, as ParseMoney does, or a whole number of tokens or tool calls. It is
+// more than 0 and less than MaxAmount, or ok is false.
+func (u BudgetUse) Figure(text string) (amount int64, ok bool) {
+	if u.Unit != Tokens && u.Unit != ToolCalls {
+		amount, ok = ParseMoney(text)
+		return amount, ok && amount > 0
+	}
+	if !countForm.MatchString(text) {
+		return 0, false
+	}
+	amount, err := strconv.ParseInt(text, 10, 64)
+	return amount, err == nil && amount > 0 && amount < MaxAmount
+}
+
+// raiseFault refuses a figure by which the question's budget cannot be raised.
+func (q Question) raiseFault(figure string) error {
+	if figure == "" {
+		return nil
+	}
+	message := "is for approvals that raise a budget, and this is not one"
+	if b := q.Budget; b != nil {
+		if _, ok := b.Figure(figure); ok {
+			return nil
+		}
+		message = fmt.Sprintf("must be how much more may be used, without its unit: more than 0, less than %s", formatAmount(b.Unit, MaxAmount))
+	}
+	return fault.InvalidFields([]fault.Field{{Path: "body.raiseBy", Message: message}})
 }
 
 // standings of the task's own budget.

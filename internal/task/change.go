@@ -133,19 +133,61 @@ func (s *Service) Update(ctx context.Context, c policy.Caller, id uuid.UUID, p P
 	return s.apply(ctx, &s.updates, ch)
 }
 
+// LeaseReport is a report on a task by the right of a lease.
+type LeaseReport struct {
+	TaskID, Lease uuid.UUID
+	Report
+}
+
 // Report records what a worker says under a lease, or its agent by a token of its
 // own. It returns LeaseLost, and changes nothing, if the lease is held no more,
 // or by another principal's worker.
 func (s *Service) Report(ctx context.Context, c policy.Caller, id, lease uuid.UUID, r Report) error {
-	if r.Resume != nil {
-		return s.suspend(ctx, c, id, lease, r)
+	return s.ReportAll(ctx, c, []LeaseReport{{id, lease, r}})[0]
+}
+
+// ReportAll is Report for several, each of which is recorded or refused by
+// itself. Those about one task keep their order. It returns the fault of each.
+func (s *Service) ReportAll(ctx context.Context, c policy.Caller, reports []LeaseReport) []error {
+	faults := make([]error, len(reports))
+	changes := make([]*change, len(reports)) // that are being written
+	finish := func() {
+		for i, ch := range changes {
+			if ch == nil {
+				continue
+			}
+			_, faults[i] = s.await(ctx, ch)
+			if changes[i] = nil; faults[i] == nil && c.Lease != nil && ch.status.Terminal() {
+				s.tellHolder(ctx, ch.id)
+			}
+		}
 	}
-	ch := change{
-		id: id, lease: &lease, caller: c, status: r.Status, progress: clamped(r.Progress), output: r.Output,
-		retryable: r.Retryable, release: r.Release, events: slices.Clone(r.Events),
+	for i, r := range reports {
+		if r.Resume != nil {
+			finish()
+			faults[i] = s.suspend(ctx, c, r.TaskID, r.Lease, r.Report)
+			continue
+		}
+		ch, err := r.change(c)
+		if err == nil && len(ch.events) > 0 {
+			if err = s.reports.add(ch); err == nil {
+				changes[i] = ch
+			}
+		}
+		faults[i] = err
+	}
+	finish()
+	return faults
+}
+
+// change is what the report writes on behalf of c.
+func (r LeaseReport) change(c policy.Caller) (*change, error) {
+	ch := &change{
+		id: r.TaskID, lease: &r.Lease, caller: c, status: r.Status, progress: clamped(r.Progress), output: r.Output,
+		retryable: r.Retryable, release: r.Release, events: slices.Clone(r.Events), done: make(chan error, 1),
 	}
 	if r.Release && c.Lease != nil {
-		return fault.InvalidFields([]fault.Field{{Path: "body.release", Message: "is for the worker to say"}})
+		return nil, fault.InvalidFields([]fault.Field{{Path: "body.release", Message: "is for the worker to say"}})
 	}
 	switch {
 	case r.Release:
@@ -160,7 +202,7 @@ func (s *Service) Report(ctx context.Context, c policy.Caller, id, lease uuid.UU
 		ch.progress = clamped(new(100))
 	}
 	if r.Reason != "" && !reasonForm.MatchString(r.Reason) {
-		return fault.InvalidFields([]fault.Field{{Path: "body.reason", Message: "must be lower-case letters, digits, colons and dashes"}})
+		return nil, fault.InvalidFields([]fault.Field{{Path: "body.reason", Message: "must be lower-case letters, digits, colons and dashes"}})
 	}
 	switch {
 	case r.Release:
@@ -173,7 +215,7 @@ func (s *Service) Report(ctx context.Context, c policy.Caller, id, lease uuid.UU
 		if ch.reason != "" {
 			var err error
 			if e.Data, err = json.Marshal(attemptData{Reason: ch.reason}); err != nil {
-				return fmt.Errorf("encode reason: %w", err)
+				return nil, fmt.Errorf("encode reason: %w", err)
 			}
 		}
 		ch.events = append(ch.events, e)
@@ -185,17 +227,7 @@ func (s *Service) Report(ctx context.Context, c policy.Caller, id, lease uuid.UU
 			ch.progress = e.Progress
 		}
 	}
-	if err := messagesFault(ch.events); err != nil {
-		return err
-	}
-	if len(ch.events) == 0 {
-		return nil
-	}
-	_, err := s.apply(ctx, &s.reports, ch)
-	if err == nil && c.Lease != nil && r.Status.Terminal() {
-		s.tellHolder(ctx, id)
-	}
-	return err
+	return ch, messagesFault(ch.events)
 }
 
 // messagesFault refuses events that say too much.
@@ -344,10 +376,13 @@ func (ch *change) size() int {
 		}
 	}
 	for _, e := range ch.events {
-		n += len(e.Message) + len(e.Data)
+		n += rowBytes + len(e.Message) + len(e.Data)
 	}
 	return n
 }
+
+// rowBytes is what the row of an event costs besides its texts.
+const rowBytes = 1 << 10
 
 // eventArgs are events as parameters of a statement.
 type eventArgs struct {
@@ -400,6 +435,7 @@ func writeChanges(ctx context.Context, db interface {
 		}
 	}
 	batch := &pgx.Batch{}
+	batch.Queue(planSQL)
 	batch.Queue(sql, append([]any{
 		ids, leases, users, projects, everywhere, anybodys, allowed, statuses,
 		waiting, progress, outputs, faults, reasons, retryable, release, events,
@@ -428,10 +464,15 @@ func (s *Service) apply(ctx context.Context, group *group[*change], ch change) (
 	if err := group.add(&ch); err != nil {
 		return Task{}, err
 	}
+	return s.await(ctx, &ch)
+}
+
+// await returns what has become of a change that a group writes.
+func (s *Service) await(ctx context.Context, ch *change) (Task, error) {
 	select {
 	case err := <-ch.done:
 		if err == nil && !ch.applied {
-			err = s.explain(ctx, &ch)
+			err = s.explain(ctx, ch)
 		}
 		return ch.task, err
 	case <-ctx.Done():

@@ -1,6 +1,7 @@
 package task
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/coderclaw/runtime/internal/audit"
+	"github.com/coderclaw/runtime/internal/fault"
 	"github.com/coderclaw/runtime/internal/policy"
 	"github.com/coderclaw/runtime/internal/postgres"
 	"github.com/coderclaw/runtime/internal/stream"
@@ -98,85 +100,116 @@ type found struct {
 //
 // It returns NotFound if c has registered no such worker.
 func (s *Service) Claim(ctx context.Context, c policy.Caller, workerID string, max int, wait time.Duration) (leases []Lease, draining bool, err error) {
-	ready := make(chan struct{}, 1)
-	s.mu.Lock()
-	s.work[ready] = struct{}{} // before the first look, so that nothing is missed in between
-	s.mu.Unlock()
-	defer func() {
-		s.mu.Lock()
-		delete(s.work, ready)
-		s.mu.Unlock()
-	}()
-	timeout := time.NewTimer(wait)
-	defer timeout.Stop()
-	for {
-		leases, draining, err = s.claim(ctx, c, workerID, max)
-		if err != nil || draining || len(leases) > 0 {
-			return leases, draining, err
+	if ctx.Err() != nil {
+		return nil, false, ctx.Err()
+	}
+	p := &poll{caller: c, worker: workerID, max: max, once: wait <= 0, answer: make(chan struct{})}
+	s.polls.add(p)
+	var timeout <-chan time.Time
+	if !p.once {
+		timer := time.NewTimer(wait)
+		defer timer.Stop()
+		timeout = timer.C
+	}
+	select {
+	case <-p.answer:
+	case <-timeout:
+		s.polls.leave(p)
+	case <-ctx.Done():
+		s.polls.leave(p)
+	}
+	<-p.answer
+	if len(p.leases) == 0 {
+		return nil, p.draining, cmp.Or(p.err, ctx.Err())
+	}
+	// Whoever asked may have left meanwhile; what is leased is to be heard of all
+	// the same, and given back.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushTimeout)
+	defer cancel()
+	return s.stillAllowed(ctx, c, s.bringOutcomes(ctx, c, p.leases)), p.draining, nil
+}
+
+// offer claims tasks for the polls, in one transaction, and tells of them. If it
+// fails as a whole each is tried alone, so that a bad one fails alone. Unless
+// something is known to be ready it looks for that first, which is cheaper.
+func (s *Service) offer(all []*poll, ready bool) {
+	ctx, cancel := context.WithTimeout(context.Background(), flushTimeout)
+	defer cancel()
+	err := s.tryOffer(ctx, all, ready)
+	switch {
+	case err == nil:
+	case len(all) == 1 || fault.CodeOf(err) == fault.Unavailable || ctx.Err() != nil:
+		for _, p := range all {
+			p.err = err
 		}
-		select {
-		case <-ready:
-		case <-timeout.C:
-			return nil, false, nil
-		case <-ctx.Done():
-			return nil, false, ctx.Err()
+	default:
+		for _, p := range all {
+			s.offer([]*poll{p}, true)
 		}
 	}
 }
 
-func (s *Service) claim(ctx context.Context, c policy.Caller, workerID string, max int) (leases []Lease, draining bool, err error) {
-	if ctx.Err() != nil {
-		return nil, false, ctx.Err()
-	}
-	// Whoever asked may leave meanwhile; what is leased is to be heard of all the
-	// same, and given back.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushTimeout)
-	defer cancel()
-	entries := make([]audit.Entry, max) // of which as many are kept as tasks are found
-	for i := range entries {
-		entries[i] = audit.NewEntry(c, actionClaim, resourceType, "", policy.Decision{Allowed: true, Reason: "offered to worker " + workerID})
-	}
-	var work bool
+func (s *Service) tryOffer(ctx context.Context, all []*poll, ready bool) error {
 	b := &pgx.Batch{}
-	queuePresent(b, c, workerID, &draining, &work)
-	if err := s.pool.SendBatch(ctx, b).Close(); err != nil {
-		return nil, false, postgres.Fault(fmt.Errorf("claim: %w", err))
-	}
-	for again := work && !draining; again && len(leases) < max; {
-		again = false
-		b := &pgx.Batch{}
+	if ready {
 		b.Queue(takeTurnsSQL, claimLock)
-		b.Queue(claimSQL, append([]any{workerID, c.UserID, max - len(leases), s.lease}, audit.Args(entries...)...)...).Query(func(rows pgx.Rows) error {
-			all, err := pgx.CollectRows(rows, pgx.RowToStructByName[found])
-			for _, f := range all {
-				if f.LeaseToken != uuid.Nil {
-					leases = append(leases, f.Lease)
-					continue
-				}
-				again = true // others stood behind it
-				if !s.parked.Swap(true) {
-					s.bus.Publish(stream.Signal{Topic: stream.TasksParked})
-				}
-				if strings.HasPrefix(f.ParkedBy, "rate:") { // until a time that no sweep knows of
-					poke(s.sweepSoon)
-				}
-			}
-			return err
-		})
-		if err := s.pool.SendBatch(ctx, b).Close(); err != nil {
-			if len(leases) > 0 { // of a turn before
-				break
-			}
-			return nil, false, postgres.Fault(audit.Fault(fmt.Errorf("claim: %w", err)))
+	}
+	for _, p := range all {
+		p.result = result{}
+		queuePresent(b, p.caller, p.worker, &p.seen)
+		if ready {
+			s.queueClaim(b, p)
 		}
 	}
-	signals := make([]stream.Signal, len(leases))
-	for i, l := range leases {
-		s.claimed(l.Waited)
-		signals[i] = stream.Signal{Topic: stream.TaskChanged, ID: l.ID.String()}
+	if err := s.pool.SendBatch(ctx, b).Close(); err != nil {
+		return postgres.Fault(audit.Fault(fmt.Errorf("claim: %w", err)))
+	}
+	var signals []stream.Signal
+	var hopeful []*poll
+	for _, p := range all {
+		p.draining = p.seen.draining
+		if !p.seen.known {
+			p.err = noWorker(p.worker)
+		}
+		if !ready && p.seen.known && !p.seen.draining && p.seen.work {
+			hopeful = append(hopeful, p)
+		}
+		for _, l := range p.leases {
+			s.claimed(l.Waited)
+			signals = append(signals, stream.Signal{Topic: stream.TaskChanged, ID: l.ID.String()})
+		}
+		if p.parked && !s.parked.Swap(true) {
+			signals = append(signals, stream.Signal{Topic: stream.TasksParked})
+		}
+		if p.rated { // until a time that no sweep knows of
+			poke(s.sweepSoon)
+		}
 	}
 	s.bus.Publish(signals...)
-	return s.stillAllowed(ctx, c, s.bringOutcomes(ctx, c, leases)), draining, nil
+	if len(hopeful) > 0 {
+		return s.tryOffer(ctx, hopeful, true)
+	}
+	return nil
+}
+
+// queueClaim adds a poll's claim to a batch.
+func (s *Service) queueClaim(b *pgx.Batch, p *poll) {
+	entries := make([]audit.Entry, p.max) // of which as many are kept as tasks are found
+	for i := range entries {
+		entries[i] = audit.NewEntry(p.caller, actionClaim, resourceType, "", policy.Decision{Allowed: true, Reason: "offered to worker " + p.worker})
+	}
+	b.Queue(claimSQL, append([]any{p.worker, p.caller.UserID, p.max, s.lease}, audit.Args(entries...)...)...).Query(func(rows pgx.Rows) error {
+		all, err := pgx.CollectRows(rows, pgx.RowToStructByName[found])
+		for _, f := range all {
+			if f.LeaseToken != uuid.Nil {
+				p.leases = append(p.leases, f.Lease)
+				continue
+			}
+			p.parked = true
+			p.rated = p.rated || strings.HasPrefix(f.ParkedBy, "rate:")
+		}
+		return err
+	})
 }
 
 // stillAllowed ends the claimed tasks whose submitters may not have them done
@@ -244,8 +277,10 @@ func (s *Service) Heartbeat(ctx context.Context, c policy.Caller, workerID strin
 
 // renew extends what is still held and returns the rest.
 func (s *Service) renew(ctx context.Context, c policy.Caller, workerID string, leases []uuid.UUID) (lost []uuid.UUID, err error) {
+	var seen sighting
 	b := &pgx.Batch{}
-	queuePresent(b, c, workerID, new(bool), new(bool))
+	queuePresent(b, c, workerID, &seen)
+	b.Queue(planSQL)
 	b.Queue(`
 		WITH held AS (
 			UPDATE tasks SET lease_expires_at = clock_timestamp() + $3::interval
@@ -259,6 +294,9 @@ func (s *Service) renew(ctx context.Context, c policy.Caller, workerID string, l
 	})
 	if err := s.pool.SendBatch(ctx, b).Close(); err != nil {
 		return nil, postgres.Fault(fmt.Errorf("renew leases: %w", err))
+	}
+	if !seen.known {
+		return nil, noWorker(workerID)
 	}
 	return lost, nil
 }

@@ -46,3 +46,15 @@ func (s *Service) Queued() int {
 	defer s.reports.mu.Unlock()
 	return len(s.reports.queue)
 }
+
+// Waiting is how many claims wait for work, having looked for it.
+func (s *Service) Waiting() (n int) {
+	s.polls.mu.Lock()
+	defer s.polls.mu.Unlock()
+	for _, p := range s.polls.waiting {
+		if p.scope != 0 && !p.due && !p.looking {
+			n++
+		}
+	}
+	return n
+}

@@ -2,6 +2,7 @@ package task
 
 import (
 	"sync"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -9,9 +10,12 @@ import (
 )
 
 const (
-	// maxFlushes is how many flushes of a group may be under way at once: while
-	// one waits for its commit the next can be prepared.
-	maxFlushes = 2
+	// maxFlushes is how many flushes of a group may be under way at once. As a
+	// rule there is one, for what waits meanwhile then shares the next; others
+	// come to help when one has taken as long as slowFlush, as when a row that it
+	// wants is locked.
+	maxFlushes = 4
+	slowFlush  = 50 * time.Millisecond
 	// maxGroup and maxGroupBytes bound what one flush takes; one item it takes
 	// in any case.
 	maxGroup      = 128
@@ -29,14 +33,15 @@ type grouped interface {
 }
 
 // group lets concurrent writes share a statement and its commit. A lone item is
-// flushed at once; those that come while all flushes are busy go together into
+// flushed at once; those that come while a flush is under way go together into
 // the next one. Items about the same task are flushed one after the other, in
 // their order.
 type group[T grouped] struct {
 	flush func([]T)
 
 	mu    sync.Mutex
-	busy  int
+	busy  int // flushes under way
+	slow  int // of them, those that take long
 	queue []T
 	bytes int // in queue
 	under map[uuid.UUID]struct{}
@@ -52,11 +57,24 @@ func (g *group[T]) add(item T) error {
 	}
 	g.queue = append(g.queue, item)
 	g.bytes += item.size()
-	if g.busy < maxFlushes {
+	g.start()
+	return nil
+}
+
+// start has what waits flushed, if that is not about to happen anyway.
+func (g *group[T]) start() {
+	if len(g.queue) > 0 && g.busy <= min(g.slow, maxFlushes-1) {
 		g.busy++
 		go g.run()
 	}
-	return nil
+}
+
+// relieve has another flush begin beside a slow one.
+func (g *group[T]) relieve() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.slow++
+	g.start()
 }
 
 // run flushes until nothing is left that it could flush.
@@ -70,8 +88,13 @@ func (g *group[T]) run() {
 			return
 		}
 		g.mu.Unlock()
+		late := time.AfterFunc(slowFlush, g.relieve)
 		g.flush(batch)
+		relieved := !late.Stop()
 		g.mu.Lock()
+		if relieved {
+			g.slow--
+		}
 		for _, item := range batch {
 			delete(g.under, item.about())
 		}

@@ -109,13 +109,13 @@ func (s *Service) sweep(ctx context.Context) (time.Duration, error) {
 		WITH due AS (
 			UPDATE tasks t SET claimable = true, `+requeueSQL+`
 			WHERE NOT claimable AND dispatch = 'auto' AND blocked_by = 0 AND parked_by = ''
-				AND (status = 'pending' OR waiting_reason = 'retry') AND run_after <= clock_timestamp()
+				AND (status = 'pending' OR waiting_reason = 'retry') AND run_after <= now()
 			RETURNING id
 		)
 		SELECT (SELECT count(*) FROM due),
 			(SELECT extract(epoch FROM min(run_after) - clock_timestamp())::float8 FROM tasks
 			WHERE NOT claimable AND dispatch = 'auto' AND blocked_by = 0 AND parked_by = ''
-				AND (status = 'pending' OR waiting_reason = 'retry') AND run_after > clock_timestamp()),
+				AND (status = 'pending' OR waiting_reason = 'retry') AND run_after > now()),
 			(SELECT extract(epoch FROM min(next_at) - clock_timestamp())::float8 FROM schedules WHERE next_at IS NOT NULL),
 			EXISTS (SELECT FROM schedules s WHERE s.queued_at IS NOT NULL AND `+readySQL+`),
 			(SELECT extract(epoch FROM min(at) - clock_timestamp())::float8 FROM (

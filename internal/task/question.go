@@ -260,7 +260,7 @@ func (q Question) event() json.RawMessage {
 		q.Tool = &ToolCall{Name: q.Tool.Name}
 	}
 	if a := q.Answer; a != nil {
-		q.Answer = &Answer{Approve: a.Approve, Remember: a.Remember, Reason: a.Reason}
+		q.Answer = &Answer{Approve: a.Approve, Remember: a.Remember, RaiseBy: a.RaiseBy, Reason: a.Reason}
 	}
 	q.Text = cut(q.Text, MaxQuestionBytes/2)
 	return encoded(q)

@@ -80,13 +80,13 @@ type Service struct {
 	inserts     group[*insertion]
 	updates     group[*change] // whose callers are told of the task
 	reports     group[*change]
+	polls       polls
 	sweepSoon   chan struct{} // poked when something falls due that no sweep knows of
 	unparkSoon  chan struct{} // poked when a limit may have room again
 	parked      atomic.Bool   // whether limits hold tasks back, as far as is known
 	recheckSoon chan struct{} // poked when rights or policies have changed
 
 	mu            sync.Mutex
-	work          map[chan struct{}]struct{}            // waiting claims
 	leases        map[chan struct{}]string              // waiting heartbeats and their workers
 	asking        map[string]map[chan struct{}]struct{} // who waits for answers, by task
 	serving       sync.Mutex                            // guards the next three
@@ -120,12 +120,12 @@ func NewService(pool *pgxpool.Pool, o Options) *Service {
 	s := &Service{
 		pool: pool, agents: o.Agents, access: o.Access, submitters: o.Submitters, recorder: o.Recorder, bus: o.Bus, log: o.Log, lease: o.Lease, shared: o.Shared, claimed: o.Claimed, watched: o.Watched,
 		contents: o.Contents, maxArtifact: o.MaxArtifact, maxArtifacts: o.MaxArtifacts, retention: o.Retention,
-		work:   map[chan struct{}]struct{}{},
 		leases: map[chan struct{}]string{}, asking: map[string]map[chan struct{}]struct{}{}, sweepSoon: make(chan struct{}, 1), recheckSoon: make(chan struct{}, 1), unparkSoon: make(chan struct{}, 1),
 	}
 	s.inserts.flush = s.flushInserts
 	s.updates.flush = func(g []*change) { s.flushChanges(updateSQL, g) }
 	s.reports.flush = func(g []*change) { s.flushChanges(reportSQL, g) }
+	s.polls.look = s.offer
 	o.Bus.Subscribe(s.hear)
 	return s
 }
@@ -140,14 +140,10 @@ func (s *Service) hear(sig stream.Signal) {
 	if sig.Topic == stream.WorkersChanged || sig.Topic == stream.Resync {
 		s.workerChanges.Add(1)
 	}
+	s.polls.hear(sig)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.wakeAsking(sig)
-	if sig.Topic == stream.WorkReady || sig.Topic == stream.Resync {
-		for ch := range s.work {
-			poke(ch)
-		}
-	}
 	if sig.Topic == stream.LeaseLost || sig.Topic == stream.Resync {
 		for ch, worker := range s.leases {
 			if sig.ID == worker || sig.Topic == stream.Resync {

@@ -36,7 +36,7 @@ WITH RECURSIVE ended AS (
 		error = 'task ' || d.because || ', which this one depends on, did not complete',
 		last_seq = t.last_seq + 1, last_txid = greatest(t.last_txid, pg_current_xact_id())
 	FROM (SELECT id, min(because::text) AS because FROM doomed GROUP BY id) d
-	WHERE t.id = d.id AND t.completed_at IS NULL
+	WHERE t.id = d.id AND t.id = ANY (ARRAY (SELECT id FROM doomed)) AND t.completed_at IS NULL -- an array goes by the index, too
 	RETURNING t.id, t.last_seq, t.last_txid, t.updated_at, t.error
 ), logged AS (
 	INSERT INTO task_events (task_id, seq, txid, created_at, type, status, message)
@@ -51,7 +51,7 @@ WITH RECURSIVE ended AS (
 			AND (t.run_after IS NULL OR t.run_after <= clock_timestamp()), ` + requeueSQL + `
 	FROM (SELECT gone.task_id, count(*) AS done FROM gone JOIN ended ON ended.id = gone.depends_on_id
 	      WHERE ended.status = 'completed' GROUP BY gone.task_id) g
-	WHERE t.id = g.task_id AND t.completed_at IS NULL AND t.id <> ALL (ARRAY (SELECT id FROM doomed))
+	WHERE t.id = g.task_id AND t.id = ANY (ARRAY (SELECT task_id FROM gone)) AND t.completed_at IS NULL AND t.id <> ALL (ARRAY (SELECT id FROM doomed))
 	RETURNING t.id
 )
 SELECT id, true AS ended FROM failed UNION ALL SELECT id, false FROM freed`
@@ -110,6 +110,7 @@ func (s *Service) settleOnce(ctx context.Context, ended []uuid.UUID) (touched []
 	err = postgres.Retry(ctx, func() error {
 		touched = nil
 		b := &pgx.Batch{}
+		b.Queue(planSQL)
 		queueSettle(b, ended, &touched)
 		return s.pool.SendBatch(ctx, b).Close()
 	})
@@ -236,6 +237,7 @@ func endTree(ctx context.Context, tx pgx.Tx, root uuid.UUID) (all []cancelled, t
 		ended = append(ended, c.ID)
 	}
 	b := &pgx.Batch{}
+	b.Queue(planSQL)
 	queueSettle(b, ended, &touched)
 	return all, touched, tx.SendBatch(ctx, b).Close()
 }

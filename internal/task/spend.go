@@ -203,22 +203,32 @@ func (t Task) askToRaise(ctx context.Context, tx pgx.Tx, lease uuid.UUID, over B
 	return &open, true, err
 }
 
-// raiseSQL lets the tasks of a session or project use as much again as their
-// budget has, unless it has been raised meanwhile.
-const raiseSQL = `
-UPDATE spending s SET raised = s.used
-FROM (SELECT (most ->> $4)::bigint AS most FROM budgets WHERE kind = $1 AND name IN ('', $2) ORDER BY name DESC LIMIT 1) b
-WHERE s.kind = $1 AND s.name = $2 AND s.period = $3 AND s.unit = $4 AND s.used > b.most + s.raised`
+// raiseTaskSQL lets a task use a figure more, or as much as its budget has.
+const raiseTaskSQL = `
+UPDATE tasks SET usage = jsonb_set(usage, '{raised}', coalesce(usage -> 'raised', '{}') ||
+	jsonb_build_object($2::text, (usage -> 'used' ->> $2)::bigint + coalesce($3::bigint - (budget -> 'most' ->> $2)::bigint, 0)))
+WHERE id = $1`
 
-// raise lets as much be used again as the budget has, from what is used by now.
-// The transaction holds the task.
-func (u BudgetUse) raise(ctx context.Context, tx pgx.Tx, id uuid.UUID) error {
+// raiseSQL lets the tasks of a session or project use as much again as their
+// budget has, unless it has been raised meanwhile; or a figure more, of which
+// what others have raised it by is part.
+const raiseSQL = `
+UPDATE spending s SET raised = greatest(s.raised, s.used + coalesce($5::bigint - b.most, 0))
+FROM (SELECT (most ->> $4)::bigint AS most FROM budgets WHERE kind = $1 AND name IN ('', $2) ORDER BY name DESC LIMIT 1) b
+WHERE s.kind = $1 AND s.name = $2 AND s.period = $3 AND s.unit = $4 AND ($5::bigint IS NOT NULL OR s.used > b.most + s.raised)`
+
+// raise lets a figure more be used from what is used by now; "": as much as the
+// budget has. The transaction holds the task.
+func (u BudgetUse) raise(ctx context.Context, tx pgx.Tx, id uuid.UUID, figure string) error {
+	var more *int64
+	if amount, ok := u.Figure(figure); ok {
+		more = &amount
+	}
 	var err error
 	if u.Scope == TaskBudget {
-		_, err = tx.Exec(ctx, `UPDATE tasks SET usage = jsonb_set(usage, '{raised}',
-			coalesce(usage -> 'raised', '{}') || jsonb_build_object($2::text, usage -> 'used' -> $2)) WHERE id = $1`, id, u.Unit)
+		_, err = tx.Exec(ctx, raiseTaskSQL, id, u.Unit, more)
 	} else {
-		_, err = tx.Exec(ctx, raiseSQL, u.Scope, u.Name, u.Period, u.Unit)
+		_, err = tx.Exec(ctx, raiseSQL, u.Scope, u.Name, u.Period, u.Unit, more)
 	}
 	if err != nil {
 		return fmt.Errorf("raise the budget of %s %s: %w", u.Scope, u.Name, err)

@@ -85,7 +85,7 @@ func (s *Service) suspend(ctx context.Context, c policy.Caller, id, lease uuid.U
 	s.announceChanged(id)
 	s.leftRoom()
 	if answered {
-		s.bus.Publish(stream.Signal{Topic: stream.WorkReady})
+		s.bus.Publish(stream.Signal{Topic: stream.WorkResumable})
 	}
 	return nil
 }

@@ -31,12 +31,12 @@ const (
 const timeUpSQL = `
 WITH due AS MATERIALIZED (
 	SELECT id, worker_id, lease_token IS NOT NULL AS leased,
-		CASE WHEN deadline_at <= clock_timestamp() THEN 'deadline' ELSE 'expired' END AS reason
+		CASE WHEN deadline_at <= now() THEN 'deadline' ELSE 'expired' END AS reason
 	FROM tasks
 	WHERE id IN (
-		(SELECT id FROM tasks WHERE expires_at <= clock_timestamp() AND status = 'pending' ORDER BY expires_at LIMIT 500)
+		(SELECT id FROM tasks WHERE expires_at <= now() AND status = 'pending' ORDER BY expires_at LIMIT 500)
 		UNION
-		(SELECT id FROM tasks WHERE deadline_at <= clock_timestamp() AND completed_at IS NULL ORDER BY deadline_at LIMIT 500)
+		(SELECT id FROM tasks WHERE deadline_at <= now() AND completed_at IS NULL ORDER BY deadline_at LIMIT 500)
 	) AND completed_at IS NULL FOR UPDATE SKIP LOCKED
 ), ended AS (
 	UPDATE tasks t SET status = 'failed', waiting_reason = '', claimable = false, status_reason = d.reason,

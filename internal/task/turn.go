@@ -37,10 +37,8 @@ const priorityWorth = 50
 // claimLock is taken by whoever claims or unparks.
 const claimLock = 0x7475726e // "turn"
 
-// takeTurnsSQL waits until no other claim is under way. It also keeps the planner
-// to indexes, in their order, until the transaction ends: how few tasks can be
-// claimed, are leased or parked, of how many, no statistics tell in time.
-const takeTurnsSQL = `SELECT pg_advisory_xact_lock($1), set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true)`
+// takeTurnsSQL waits until no other claim is under way, and is planSQL.
+var takeTurnsSQL = planSQL + `, pg_advisory_xact_lock($1)`
 
 // flowOf is whose tasks follow one another: a session's or, of those who have
 // none, a user's.
@@ -187,22 +185,25 @@ WITH RECURSIVE ` + ratesSQL + `, held (by) AS (
 		SELECT id FROM tasks WHERE parked_by = room.by AND parked_by <> '' AND completed_at IS NULL ORDER BY rank, id LIMIT greatest(room.n, 0)
 	) next
 	WHERE t.id = next.id AND t.parked_by <> '' AND t.completed_at IS NULL
-	RETURNING t.id
+	RETURNING t.waiting_reason
 )
-SELECT (SELECT count(*) FROM freed), (SELECT count(*) FROM held WHERE by IS NOT NULL)`
+SELECT (SELECT count(*) FROM freed), (SELECT count(*) FROM freed WHERE waiting_reason = 'resume'), (SELECT count(*) FROM held WHERE by IS NOT NULL)`
 
 // unpark lets parked tasks be claimed again as far as limits have room.
 func (s *Service) unpark(ctx context.Context) error {
-	var freed, groups int
+	var freed, resumable, groups int
 	b := &pgx.Batch{}
 	b.Queue(takeTurnsSQL, claimLock)
-	b.Queue(unparkSQL).QueryRow(func(row pgx.Row) error { return row.Scan(&freed, &groups) })
+	b.Queue(unparkSQL).QueryRow(func(row pgx.Row) error { return row.Scan(&freed, &resumable, &groups) })
 	if err := postgres.Retry(ctx, func() error { return s.pool.SendBatch(ctx, b).Close() }); err != nil {
 		return fmt.Errorf("unpark tasks: %w", err)
 	}
 	s.parked.Store(groups > 0)
 	if freed > 0 {
 		s.bus.Publish(stream.Signal{Topic: stream.WorkReady})
+	}
+	if resumable > 0 {
+		s.bus.Publish(stream.Signal{Topic: stream.WorkResumable})
 	}
 	return nil
 }

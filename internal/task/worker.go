@@ -249,7 +249,7 @@ func (s *Service) DrainWorker(ctx context.Context, c policy.Caller, id string) e
 	})
 	if err == nil {
 		// A claim that waits is to tell the worker.
-		s.bus.Publish(stream.Signal{Topic: stream.WorkersChanged}, stream.Signal{Topic: stream.WorkReady})
+		s.bus.Publish(stream.Signal{Topic: stream.WorkersChanged}, stream.Signal{Topic: stream.WorkReady, ID: id})
 	}
 	return audit.Fault(err)
 }
@@ -283,22 +283,34 @@ func (s *Service) forgetWorkers(ctx context.Context) error {
 	return nil
 }
 
-// presentSQL returns whether the worker drains and whether any task can be
-// claimed, and no row if there is no such worker of that principal's. It notes
-// that the worker was heard of.
+// sighting is what is known of a worker that was just heard of.
+type sighting struct {
+	known    bool // there is such a worker of the caller's
+	draining bool
+	work     bool  // there is a task that can be claimed, by whomever
+	scope    int64 // equal for workers that can be given the same tasks
+}
+
+// presentSQL returns a sighting, and no row if there is no such worker of that
+// principal's. It notes that the worker was heard of.
+// The order has the planner look into the index of what can be claimed: it takes
+// that to be all over the table, while it is at its end.
 const presentSQL = `
 WITH seen AS (
 	UPDATE workers SET last_seen_at = clock_timestamp()
 	WHERE id = $1 AND owner = $2 AND last_seen_at < clock_timestamp() - $3::interval
 )
-SELECT draining, EXISTS (SELECT FROM tasks WHERE claimable) FROM workers WHERE id = $1 AND owner = $2`
+SELECT true, draining, coalesce((SELECT true FROM tasks WHERE claimable ORDER BY project_id, rank, id LIMIT 1), false),
+	hashtextextended(ROW(agents, only_agents, projects, labels, only_labels)::text, 1)
+FROM workers WHERE id = $1 AND owner = $2`
 
 // queuePresent adds presentSQL to a batch.
-func queuePresent(b *pgx.Batch, c policy.Caller, workerID string, draining, work *bool) {
+func queuePresent(b *pgx.Batch, c policy.Caller, workerID string, seen *sighting) {
+	*seen = sighting{}
 	b.Queue(presentSQL, workerID, c.UserID, seenInterval).QueryRow(func(row pgx.Row) error {
-		err := row.Scan(draining, work)
+		err := row.Scan(&seen.known, &seen.draining, &seen.work, &seen.scope)
 		if errors.Is(err, pgx.ErrNoRows) {
-			return noWorker(workerID)
+			return nil
 		}
 		return err
 	})

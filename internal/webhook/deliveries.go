@@ -137,8 +137,8 @@ func (s *Service) Retry(ctx context.Context, c policy.Caller, id uuid.UUID, deli
 // the oldest first.
 const replaySQL = `
 WITH past AS MATERIALIZED (
-	SELECT e.task_id, e.seq, e.created_at FROM webhooks w JOIN tasks t ON t.updated_at >= $2 AND t.created_at < $3
-		JOIN task_events e ON e.task_id = t.id AND e.type = 'status' AND e.created_at >= $2 AND e.created_at < $3
+	SELECT e.task_id, e.seq, e.created_at FROM webhooks w JOIN task_events e ON e.type = 'status' AND e.created_at >= $2 AND e.created_at < $3
+		JOIN tasks t ON t.id = e.task_id
 	WHERE w.id = $1 AND ` + concerns + ` ORDER BY e.created_at, e.task_id, e.seq LIMIT $4
 ), queued AS (
 	INSERT INTO webhook_deliveries AS d (task_id, seq, webhook_id) SELECT task_id, seq, $1 FROM past ORDER BY created_at, task_id, seq

@@ -155,7 +155,8 @@ func (s *Service) Run(ctx context.Context) error {
 func (s *Service) look(ctx context.Context) error {
 	var enabled, grown, due bool
 	err := s.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM webhooks WHERE enabled),
-		EXISTS (SELECT FROM webhook_cursor c JOIN task_events e ON (e.txid, e.position) > (c.txid, c.position)),
+		EXISTS (SELECT FROM webhook_cursor c CROSS JOIN LATERAL (
+			SELECT FROM task_events WHERE (txid, position) > (c.txid, c.position) ORDER BY txid, position LIMIT 1) e),
 		EXISTS (SELECT FROM webhooks w JOIN webhook_deliveries d ON d.webhook_id = w.id AND d.due_at <= now() WHERE w.enabled)`).Scan(&enabled, &grown, &due)
 	if err != nil {
 		return postgres.Fault(err)

@@ -20,8 +20,9 @@ var (
 )
 
 // attempt runs one lease to its end. talking bounds what is said to the server
-// of it, working how long the executor may go on.
-func (w *Worker) attempt(talking, working context.Context, l api.Lease) {
+// of it, working how long the executor may go on. It returns whether its slot is
+// in use for another attempt.
+func (w *Worker) attempt(talking, working context.Context, l api.Lease) (handedOver bool) {
 	log := w.Log.With("worker", w.ID, "task", l.Task.ID, "agent", l.Task.AgentID, "attempt", l.Attempt)
 	// Two things can end: the lease, and with it the right to say anything;
 	// and only the work, of which the end is then reported.
@@ -48,11 +49,13 @@ func (w *Worker) attempt(talking, working context.Context, l api.Lease) {
 		return context.AfterFunc(working, stop)
 	})
 	w.held.ending(held)
-	if err := r.report(leased, last); err != nil {
+	handedOver, err := w.conclude(leased, r, last)
+	if err != nil {
 		r.explain(leased, last, err)
-		return
+		return handedOver
 	}
 	log.InfoContext(talking, "attempt ended", "status", ended(last), "took", time.Since(began))
+	return handedOver
 }
 
 // carryOut does the work and returns what remains to be reported of it. onStop

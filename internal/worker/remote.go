@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 
@@ -26,9 +27,21 @@ func (r Remote) Drain(ctx context.Context, workerID string) error {
 }
 
 // Claim is as in Server.
-func (r Remote) Claim(ctx context.Context, workerID string, c api.ClaimRequest) (api.ClaimAnswer, error) {
+func (r Remote) Claim(ctx context.Context, workerID string, c api.ClaimRequest) (api.ClaimAnswer, []error, error) {
 	answer, err := r.Client.Claim(ctx, workerID, c)
-	return answer, Told(err)
+	if err == nil && len(answer.Reports) != len(c.Reports) {
+		err = fmt.Errorf("the server answers %d of %d reports", len(answer.Reports), len(c.Reports))
+	}
+	if err != nil {
+		return answer, nil, Told(err)
+	}
+	faults := make([]error, len(c.Reports))
+	for i, a := range answer.Reports {
+		if a.Problem != nil {
+			faults[i] = Told(&api.Error{Problem: *a.Problem})
+		}
+	}
+	return answer, faults, nil
 }
 
 // Heartbeat is as in Server.

@@ -29,13 +29,7 @@ func (r reporter) report(ctx context.Context, report api.Report) error {
 		}
 		err := r.once(ctx, report)
 		switch {
-		case err == nil:
-			return nil
-		case errors.Is(err, ErrLeaseLost):
-			r.lease.end(ErrLeaseLost)
-			return ErrLeaseLost
-		case errors.Is(err, ErrRefused):
-			r.log.WarnContext(ctx, "the server refuses a report", "status", report.Status, "events", len(report.Events), "error", err)
+		case err == nil, r.refused(ctx, report, err):
 			return err
 		case time.Since(began) > r.lease.length:
 			return err
@@ -44,6 +38,20 @@ func (r reporter) report(ctx context.Context, report api.Report) error {
 			retry.wait(ctx)
 		}
 	}
+}
+
+// refused reports whether err is the server's last word on a report, and draws
+// the consequences.
+func (r reporter) refused(ctx context.Context, report api.Report, err error) bool {
+	switch {
+	case errors.Is(err, ErrLeaseLost):
+		r.lease.end(ErrLeaseLost)
+		return true
+	case errors.Is(err, ErrRefused):
+		r.log.WarnContext(ctx, "the server refuses a report", "status", report.Status, "events", len(report.Events), "error", err)
+		return true
+	}
+	return false
 }
 
 // putPatience is how long it is tried to keep an artifact while the server

@@ -31,10 +31,12 @@ type Server interface {
 	// that it is gone.
 	Drain(ctx context.Context, workerID string) error
 
-	// Claim leases up to r.Max tasks, waiting up to r.WaitSeconds for the
-	// first. No lease is not an error. It returns ErrUnknown if the worker is to
-	// register first.
-	Claim(ctx context.Context, workerID string, r api.ClaimRequest) (api.ClaimAnswer, error)
+	// Claim makes r.Reports, each as Report does, and returns the error of each.
+	// Then it leases up to r.Max tasks, waiting up to r.WaitSeconds for the first
+	// unless there were reports. No lease is not an error. It returns ErrUnknown
+	// if the worker is to register first. If it fails, whether the reports were
+	// made is open.
+	Claim(ctx context.Context, workerID string, r api.ClaimRequest) (answer api.ClaimAnswer, faults []error, err error)
 
 	// Heartbeat renews the leases, then waits up to h.WaitSeconds for one of
 	// the worker's leases to be lost or its task cancelled.

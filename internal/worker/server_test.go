@@ -39,10 +39,15 @@ type server struct {
 	slowClaim  time.Duration // of each claim that gets something
 	refusing   func(api.Report) bool
 	registered int
-	drained    int  // how often the worker said that it takes no more
-	draining   bool // the worker is to stop
-	renewals   int
-	most       int // leases at one time
+	carried    int  // reports that came with claims
+	loseClaims int  // so many that carry reports are not answered
+	beforeLoss bool // their reports arrive all the same
+
+	refuseCarrying error // what claims that carry reports fail with
+	drained        int   // how often the worker said that it takes no more
+	draining       bool  // the worker is to stop
+	renewals       int
+	most           int // leases at one time
 
 	artifacts map[string]string       // by name
 	putting   func(name string) error // what a put fails with
@@ -167,7 +172,40 @@ func (s *server) Register(ctx context.Context, r api.WorkerRegistration) error {
 	return nil
 }
 
-func (s *server) Claim(ctx context.Context, _ string, r api.ClaimRequest) (api.ClaimAnswer, error) {
+func (s *server) Claim(ctx context.Context, _ string, r api.ClaimRequest) (answer api.ClaimAnswer, faults []error, err error) {
+	if len(r.Reports) > 0 {
+		s.mu.Lock()
+		lose, refusal := s.loseClaims > 0, s.refuseCarrying
+		if lose {
+			s.loseClaims--
+		}
+		s.mu.Unlock()
+		switch {
+		case refusal != nil:
+			return answer, nil, refusal
+		case lose && !s.beforeLoss:
+			return answer, nil, errLost
+		case lose:
+			defer func() { answer, faults, err = api.ClaimAnswer{}, nil, errLost }()
+			r.Max = 0
+		}
+	}
+	for _, rep := range r.Reports {
+		if err := s.reach(ctx); err != nil {
+			return answer, nil, err
+		}
+		err := s.Report(ctx, rep.TaskID, rep.LeaseToken, rep.Report)
+		if err == nil {
+			s.set(func(s *server) { s.carried++ })
+		}
+		faults = append(faults, err)
+		r.WaitSeconds = 0
+	}
+	answer, err = s.claim(ctx, r)
+	return answer, faults, err
+}
+
+func (s *server) claim(ctx context.Context, r api.ClaimRequest) (api.ClaimAnswer, error) {
 	deadline := time.After(time.Duration(r.WaitSeconds) * time.Second)
 	for {
 		if err := s.reach(ctx); err != nil {

@@ -72,6 +72,7 @@ type Worker struct {
 	instance string
 	held     *leases
 	slots    chan struct{} // one element for each attempt that runs
+	results  results
 
 	registered api.WorkerRegistration // what the server was told last
 	reviewed   time.Time              // when
@@ -91,6 +92,7 @@ func New(c Config) *Worker {
 		instance: uuid.NewString(),
 		held:     newLeases(c.ID, c.Server, c.Log),
 		slots:    make(chan struct{}, c.Capacity),
+		results:  results{come: make(chan struct{}, 1)},
 	}
 }
 
@@ -123,8 +125,9 @@ func (w *Worker) Run(ctx context.Context) error {
 			until = ctx // it came too late: give it back at once
 		}
 		attempts.Go(func() {
-			defer func() { <-w.slots }()
-			w.attempt(talking, until, l)
+			if !w.attempt(talking, until, l) {
+				<-w.slots
+			}
 		})
 	})
 
@@ -191,12 +194,14 @@ func (w *Worker) review(ctx context.Context) error {
 
 // claim starts an attempt for each lease that it gets, until ctx ends or the
 // server drains the worker. It asks for as many as there are free slots, and not
-// while there are none. It returns an error if the server refuses the worker.
+// while there are none; the slots of attempts whose results it reports are free.
+// It returns an error if the server refuses the worker.
 func (w *Worker) claim(ctx context.Context, start func(api.Lease)) error {
 	retry := backoff{longest: longestPause}
+	defer w.results.refuse()
 	for {
-		free := w.freeSlots(ctx)
-		if free == 0 {
+		free, carried := w.openings(ctx)
+		if free+len(carried) == 0 {
 			return nil
 		}
 		if w.Agents != nil && time.Since(w.reviewed) > reviewInterval {
@@ -204,14 +209,14 @@ func (w *Worker) claim(ctx context.Context, start func(api.Lease)) error {
 				w.Log.WarnContext(ctx, "worker cannot look for other agents", "worker", w.ID, "error", err)
 			}
 		}
-		asked := time.Now()
-		var answer api.ClaimAnswer
-		err := w.call(ctx, claimWait, func(ctx context.Context) (err error) {
-			answer, err = w.Server.Claim(ctx, w.ID, api.ClaimRequest{Max: free, WaitSeconds: int(claimWait.Seconds())})
-			return err
-		})
-		got := answer.Leases[:min(len(answer.Leases), free)]
-		for range free - len(got) {
+		asked, reporting := time.Now(), len(carried) > 0
+		answer, err := w.exchange(ctx, free, carried)
+		got := answer.Leases[:min(len(answer.Leases), free+len(carried))]
+		if err != nil {
+			w.results.refuse()
+			carried = nil // whose attempts keep their slots
+		}
+		for range free + len(carried) - len(got) {
 			<-w.slots
 		}
 		for _, l := range got {
@@ -227,12 +232,12 @@ func (w *Worker) claim(ctx context.Context, start func(api.Lease)) error {
 			if err := w.register(ctx); err != nil {
 				return err
 			}
-		case errors.Is(err, ErrRefused):
+		case errors.Is(err, ErrRefused) && !reporting: // what it refuses may be a result
 			return fmt.Errorf("claim tasks for worker %s: %w", w.ID, err)
 		case err != nil:
 			w.Log.WarnContext(ctx, "worker cannot claim tasks, trying again", "worker", w.ID, "error", err)
 			retry.wait(ctx)
-		case len(got) == 0 && time.Since(asked) < time.Second:
+		case len(got) == 0 && !reporting && time.Since(asked) < time.Second:
 			retry.wait(ctx) // a server that does not wait is not to be asked without pause
 		default:
 			retry.reset()
@@ -240,24 +245,56 @@ func (w *Worker) claim(ctx context.Context, start func(api.Lease)) error {
 	}
 }
 
-// freeSlots takes all free slots, at least one, and returns how many. It
-// returns 0 when ctx ends first.
-func (w *Worker) freeSlots(ctx context.Context) int {
-	select {
-	case w.slots <- struct{}{}:
-	case <-ctx.Done():
-		return 0
+// exchange makes one claim, which waits for work unless it carries results, and
+// tells their attempts what has become of them.
+func (w *Worker) exchange(ctx context.Context, free int, carried []*result) (answer api.ClaimAnswer, err error) {
+	r := api.ClaimRequest{Max: free + len(carried)}
+	wait := claimWait
+	if len(carried) > 0 {
+		wait = 0
 	}
-	for n := 1; ; n++ {
-		if n == maxClaim {
-			return n
+	r.WaitSeconds = int(wait.Seconds())
+	for _, c := range carried {
+		r.Reports = append(r.Reports, c.LeaseReport)
+	}
+	var faults []error
+	err = w.call(ctx, wait, func(ctx context.Context) (err error) {
+		answer, faults, err = w.Server.Claim(ctx, w.ID, r)
+		return err
+	})
+	for i, c := range carried {
+		if err != nil {
+			c.answer <- errNotCarried
+		} else {
+			c.answer <- faults[i]
 		}
+	}
+	return answer, err
+}
+
+// openings takes all free slots and the results that wait, as many as one claim
+// can ask for, at least one of them. It returns nothing when ctx ends first.
+func (w *Worker) openings(ctx context.Context) (free int, carried []*result) {
+	for free+len(carried) == 0 {
+		w.results.expect()
 		select {
 		case w.slots <- struct{}{}:
+			free = 1
+		case <-w.results.come:
+		case <-ctx.Done():
+			return 0, nil
+		}
+		carried = w.results.take(maxClaim - free)
+	}
+	for free+len(carried) < maxClaim {
+		select {
+		case w.slots <- struct{}{}:
+			free++
 		default:
-			return n
+			return free, carried
 		}
 	}
+	return free, carried
 }
 
 // call bounds one call of the server, which is asked to wait.
