@@ -266,6 +266,7 @@ func (f *following[E]) pass() bool {
 func (f *following[E]) yield() {
 	if f.hasSlot {
 		f.hasSlot = false
+		runtime.Gosched() // whoever is given the slot runs at once, before all else
 		<-f.server.followings.slots
 	}
 }
