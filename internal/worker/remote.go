@@ -33,7 +33,7 @@ func (r Remote) Claim(ctx context.Context, workerID string, c api.ClaimRequest) 
 		err = fmt.Errorf("the server answers %d of %d reports", len(answer.Reports), len(c.Reports))
 	}
 	if err != nil {
-		return answer, nil, Told(err)
+		return api.ClaimAnswer{}, nil, Told(err)
 	}
 	faults := make([]error, len(c.Reports))
 	for i, a := range answer.Reports {
