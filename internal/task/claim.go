@@ -120,13 +120,13 @@ func (s *Service) Claim(ctx context.Context, c policy.Caller, workerID string, m
 	}
 	<-p.answer
 	if len(p.leases) == 0 {
-		return nil, p.draining, cmp.Or(p.err, ctx.Err())
+		return nil, p.seen.draining, cmp.Or(p.err, ctx.Err())
 	}
 	// Whoever asked may have left meanwhile; what is leased is to be heard of all
 	// the same, and given back.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushTimeout)
 	defer cancel()
-	return s.stillAllowed(ctx, c, s.bringOutcomes(ctx, c, p.leases)), p.draining, nil
+	return s.stillAllowed(ctx, c, s.bringOutcomes(ctx, c, p.leases)), p.seen.draining, nil
 }
 
 // offer claims tasks for the polls, in one transaction, and tells of them. If it
@@ -140,7 +140,7 @@ func (s *Service) offer(all []*poll, ready bool) {
 	case err == nil:
 	case len(all) == 1 || fault.CodeOf(err) == fault.Unavailable || ctx.Err() != nil:
 		for _, p := range all {
-			p.err = err
+			p.result = result{err: err} // what was read was not committed
 		}
 	default:
 		for _, p := range all {
@@ -167,11 +167,10 @@ func (s *Service) tryOffer(ctx context.Context, all []*poll, ready bool) error {
 	var signals []stream.Signal
 	var hopeful []*poll
 	for _, p := range all {
-		p.draining = p.seen.draining
 		if !p.seen.known {
 			p.err = noWorker(p.worker)
 		}
-		if !ready && p.seen.known && !p.seen.draining && p.seen.work {
+		if !ready && p.seen.work && !p.seen.draining {
 			hopeful = append(hopeful, p)
 		}
 		for _, l := range p.leases {

@@ -18,7 +18,7 @@ type poll struct {
 	worker string
 	max    int
 	once   bool          // does not wait for work
-	answer chan struct{} // closed when leases, draining and err are final
+	answer chan struct{} // closed when what the last look has found is final
 
 	// The lock of polls guards these.
 	scope   int64 // see sighting; 0: not known yet
@@ -32,11 +32,10 @@ type poll struct {
 
 // result is what a poll's last look has found.
 type result struct {
-	leases   []Lease
-	draining bool
-	err      error
-	parked   bool // tasks that limits hold back; others stood behind them
-	rated    bool // one of the limits is a rate
+	leases []Lease
+	err    error
+	parked bool // tasks that limits hold back; others stood behind them
+	rated  bool // one of the limits is a rate
 }
 
 // more reports whether there may be work beyond what the poll got.
@@ -164,7 +163,7 @@ func (q *polls) looked(p *poll) {
 		q.ready = true
 	}
 	switch {
-	case p.err != nil, p.draining, len(p.leases) > 0, p.left:
+	case p.err != nil, p.seen.draining, len(p.leases) > 0, p.left:
 		q.end(p)
 	case p.parked:
 		p.due = true
