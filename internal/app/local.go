@@ -42,18 +42,7 @@ func (l localServer) Claim(ctx context.Context, workerID string, r api.ClaimRequ
 	for i, err := range faults {
 		faults[i] = forWorker(err)
 	}
-	wait := time.Duration(r.WaitSeconds) * time.Second
-	if len(faults) > 0 {
-		wait = 0
-	}
-	leases, draining, err := l.tasks.Claim(ctx, task.InProcess, workerID, r.Max, wait)
-	answer := api.ClaimAnswer{Leases: make([]api.Lease, len(leases)), Draining: draining}
-	for i, lease := range leases {
-		var unread error
-		if answer.Leases[i], unread = httpapi.WireLease(ctx, lease, l.registry.Agent); unread != nil {
-			return api.ClaimAnswer{}, nil, unread
-		}
-	}
+	answer, err := httpapi.Claim(ctx, l.tasks, l.registry, task.InProcess, workerID, r)
 	return answer, faults, forWorker(err)
 }
 

@@ -44,10 +44,11 @@ func newConfig() huma.Config {
 	cfg.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
 		"bearer": {Type: "http", Scheme: "bearer", Description: "Not needed on a loopback server with security.requireAuth false."},
 	}
+	// Problems within answers are those of the contract, too.
+	cfg.Components.Schemas.RegisterTypeAlias(reflect.TypeFor[Problem](), reflect.TypeFor[api.Problem]())
 	// The document is rendered below, and the docs page is our own:
 	// huma's handlers render lazily without a lock, and its page loads scripts
 	// from another host.
-	cfg.Components.Schemas.RegisterTypeAlias(reflect.TypeFor[Problem](), reflect.TypeFor[api.Problem]())
 	cfg.OpenAPIPath, cfg.DocsPath, cfg.SchemasPath, cfg.CreateHooks = "", "", "", nil
 	format := huma.Format{Marshal: encodeJSON, Unmarshal: decodeJSON}
 	cfg.Formats = map[string]huma.Format{"application/json": format, "json": format}

@@ -289,11 +289,14 @@ func (f *following[E]) beat() bool {
 	return f.out.send([]byte(text))
 }
 
+// poked is a following of whatever log.
+type poked interface{ poke(due) }
+
 // followings are the streams that are open. Each beats in the second of the
 // interval in which it was opened, so that they do not all beat at once.
 type followings struct {
 	mu       sync.Mutex
-	open     map[interface{ poke(due) }]int // the second
+	open     map[poked]int // the second
 	second   int
 	stopping bool
 	empty    chan struct{} // closed when the last one has ended after stop
@@ -303,12 +306,12 @@ type followings struct {
 }
 
 func newFollowings() *followings {
-	return &followings{open: map[interface{ poke(due) }]int{}, slots: make(chan struct{}, 2*runtime.GOMAXPROCS(0))}
+	return &followings{open: map[poked]int{}, slots: make(chan struct{}, 2*runtime.GOMAXPROCS(0))}
 }
 
 const beatSeconds = int(beat / time.Second)
 
-func (l *followings) add(f interface{ poke(due) }) {
+func (l *followings) add(f poked) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.open[f] = l.second
@@ -317,7 +320,7 @@ func (l *followings) add(f interface{ poke(due) }) {
 	}
 }
 
-func (l *followings) remove(f interface{ poke(due) }) {
+func (l *followings) remove(f poked) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.open, f)

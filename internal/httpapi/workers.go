@@ -133,29 +133,19 @@ func (s *Server) claimTasks(ctx context.Context, c policy.Caller, in *struct {
 	NameInput
 	Body api.ClaimRequest
 }) (*struct{ Body api.ClaimAnswer }, error) {
-	wait := time.Duration(in.Body.WaitSeconds) * time.Second
-	var reports []api.ReportAnswer
-	if len(in.Body.Reports) > 0 {
-		wait = 0
-		for _, err := range ReportAll(ctx, s.workers, c, in.Body.Reports) {
-			var a api.ReportAnswer
-			if err != nil {
-				a.Problem = &problemOf(ctx, s.log, err).Problem
-			}
-			reports = append(reports, a)
-		}
-	}
+	faults := ReportAll(ctx, s.workers, c, in.Body.Reports)
 	waiting, stop := s.untilStopping(ctx)
 	defer stop()
-	leases, draining, err := s.workers.Claim(waiting, c, in.ID, in.Body.Max, wait)
+	answer, err := Claim(waiting, s.workers, s.registry, c, in.ID, in.Body)
 	if err != nil {
 		return nil, err
 	}
-	answer := api.ClaimAnswer{Leases: make([]api.Lease, len(leases)), Draining: draining, Reports: reports}
-	for i, l := range leases {
-		if answer.Leases[i], err = WireLease(ctx, l, s.registry.Agent); err != nil {
-			return nil, err
+	for _, err := range faults {
+		var a api.ReportAnswer
+		if err != nil {
+			a.Problem = &problemOf(ctx, s.log, err).Problem
 		}
+		answer.Reports = append(answer.Reports, a)
 	}
 	return &struct{ Body api.ClaimAnswer }{answer}, nil
 }
@@ -179,6 +169,28 @@ func ReportAll(ctx context.Context, tasks interface {
 	return faults
 }
 
+// Claim claims what r asks for, without its reports: with any it does not wait,
+// since what has become of them is to be heard.
+func Claim(ctx context.Context, tasks interface {
+	Claim(ctx context.Context, c policy.Caller, workerID string, max int, wait time.Duration) (leases []task.Lease, draining bool, err error)
+}, agents interface {
+	Agent(ctx context.Context, id string) (registry.Agent, error)
+}, c policy.Caller, workerID string, r api.ClaimRequest) (api.ClaimAnswer, error) {
+	wait := time.Duration(r.WaitSeconds) * time.Second
+	if len(r.Reports) > 0 {
+		wait = 0
+	}
+	leases, draining, err := tasks.Claim(ctx, c, workerID, r.Max, wait)
+	answer := api.ClaimAnswer{Leases: make([]api.Lease, len(leases)), Draining: draining}
+	for i, l := range leases {
+		var unread error
+		if answer.Leases[i], unread = wireLease(ctx, l, agents); unread != nil {
+			return api.ClaimAnswer{}, unread
+		}
+	}
+	return answer, err
+}
+
 func newLeaseReport(r api.LeaseReport) (l task.LeaseReport, err error) {
 	if l.TaskID, err = parseID(r.TaskID, "taskId"); err != nil {
 		return l, err
@@ -190,9 +202,10 @@ func newLeaseReport(r api.LeaseReport) (l task.LeaseReport, err error) {
 	return l, err
 }
 
-// WireLease is a lease as its worker sees it. agent finds the definition of an
-// agent.
-func WireLease(ctx context.Context, l task.Lease, agent func(ctx context.Context, id string) (registry.Agent, error)) (api.Lease, error) {
+// wireLease is a lease as its worker sees it, with the definition of its agent.
+func wireLease(ctx context.Context, l task.Lease, agents interface {
+	Agent(ctx context.Context, id string) (registry.Agent, error)
+}) (api.Lease, error) {
 	wire := api.Lease{Task: WireTask(l.Task), LeaseToken: l.LeaseToken.String(), LeaseExpiresAt: l.LeaseExpiresAt.UTC(), Attempt: l.Attempt}
 	if l.Resume != nil {
 		wire.Resume = &api.Resumption{State: l.Resume.State, Outcomes: []api.Question{}}
@@ -200,7 +213,7 @@ func WireLease(ctx context.Context, l task.Lease, agent func(ctx context.Context
 			wire.Resume.Outcomes = append(wire.Resume.Outcomes, WireQuestion(q))
 		}
 	}
-	a, err := agent(ctx, l.AgentID)
+	a, err := agents.Agent(ctx, l.AgentID)
 	if fault.CodeOf(err) == fault.NotFound {
 		return wire, nil
 	}
