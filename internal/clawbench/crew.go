@@ -201,27 +201,17 @@ func (c *crew) claim(ctx context.Context, worker int, sh *shift, leases chan<- a
 		ask.Reports, sh.results = sh.results[:n], sh.results[n:]
 		sh.waiting = n == 0
 		c.mu.Unlock()
-		body, err := encode(ask)
+		got, err := c.exchange(conn, worker, sh, ask)
 		if err != nil {
 			return err
 		}
-		var answer api.ClaimAnswer
-		if _, err := conn.call(http.MethodPost, "/v1/workers/"+workerID(worker)+"/claim", acceptJSON, body, &answer); err != nil {
-			return err
-		}
-		for i, a := range answer.Reports {
-			if a.Problem != nil {
-				return fmt.Errorf("the result of task %s is refused: %s", ask.Reports[i].TaskID, a.Problem.Detail)
-			}
-			c.ended(sh, ask.Reports[i])
-		}
 		c.mu.Lock()
 		sh.waiting = false
-		for _, l := range answer.Leases {
+		for _, l := range got {
 			sh.held[l.LeaseToken] = struct{}{}
 		}
 		c.mu.Unlock()
-		for _, l := range answer.Leases {
+		for _, l := range got {
 			select {
 			case leases <- l:
 			case <-ctx.Done():
@@ -229,6 +219,25 @@ func (c *crew) claim(ctx context.Context, worker int, sh *shift, leases chan<- a
 			}
 		}
 	}
+}
+
+// exchange makes a claim that brings results, and returns the leases.
+func (c *crew) exchange(conn *connection, worker int, sh *shift, ask api.ClaimRequest) ([]api.Lease, error) {
+	body, err := encode(ask)
+	if err != nil {
+		return nil, err
+	}
+	var answer api.ClaimAnswer
+	if _, err := conn.call(http.MethodPost, "/v1/workers/"+workerID(worker)+"/claim", acceptJSON, body, &answer); err != nil {
+		return nil, err
+	}
+	for i, a := range answer.Reports {
+		if a.Problem != nil {
+			return nil, fmt.Errorf("the result of task %s is refused: %s", ask.Reports[i].TaskID, a.Problem.Detail)
+		}
+		c.ended(sh, ask.Reports[i])
+	}
+	return answer.Leases, nil
 }
 
 // work reports on tasks to their end, and leaves their results to the next claim

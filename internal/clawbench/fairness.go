@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -217,22 +216,12 @@ func (f *fairness) serve(ctx context.Context, c *crew, worker int, running []byt
 	}
 	ask := api.ClaimRequest{Max: 1, WaitSeconds: 30}
 	for {
-		body, err := encode(ask)
+		got, err := c.exchange(conn, worker, &shift{}, ask)
 		if err != nil {
 			return err
 		}
-		var answer api.ClaimAnswer
-		if _, err := conn.call(http.MethodPost, "/v1/workers/"+workerID(worker)+"/claim", acceptJSON, body, &answer); err != nil {
-			return err
-		}
-		for i, a := range answer.Reports {
-			if a.Problem != nil {
-				return fmt.Errorf("the result of task %s is refused: %s", ask.Reports[i].TaskID, a.Problem.Detail)
-			}
-			c.ended(&shift{}, ask.Reports[i])
-		}
 		ask.Reports = nil
-		for _, l := range answer.Leases {
+		for _, l := range got {
 			if err := conn.report(l.Task.ID, l.LeaseToken, running); err != nil {
 				return err
 			}

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/coderclaw/runtime/internal/postgres/embedded"
-
 	"github.com/coderclaw/runtime/internal/task"
 )
 

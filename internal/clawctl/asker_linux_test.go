@@ -95,12 +95,7 @@ func TestWatchingAsksHowFarAnApprovalGoes(t *testing.T) {
 				{Type: api.EventStatus, TaskID: taskID, Seq: 2, Status: api.TaskCompleted, Timestamp: now},
 			})
 			s.put(tc.q)
-			screen := newTerminal(t, 160)
-			code := make(chan int)
-			go func() {
-				in := invocation{env: map[string]string{"CODERCLAW_URL": s.url, "TERM": "dumb"}, terminal: screen.File}
-				code <- in.start(t, screen.File, screen.File, "tasks", "watch", taskID)
-			}()
+			screen, code := watching(t, s)
 			next()
 			screen.until(t, `Approve\? yes or no, and why: $`)
 			screen.types(t, "yes it is worth it\n")
@@ -127,6 +122,18 @@ func TestWatchingAsksHowFarAnApprovalGoes(t *testing.T) {
 	}
 }
 
+// watching follows the task at a terminal, and sends the exit code in the end.
+func watching(t *testing.T, s *fakeServer) (*terminal, <-chan int) {
+	t.Helper()
+	screen := newTerminal(t, 160)
+	code := make(chan int)
+	go func() {
+		in := invocation{env: map[string]string{"CODERCLAW_URL": s.url, "TERM": "dumb"}, terminal: screen.File}
+		code <- in.start(t, screen.File, screen.File, "tasks", "watch", taskID)
+	}()
+	return screen, code
+}
+
 func TestAFigureThatIsRefusedBeginsTheQuestionAnew(t *testing.T) {
 	t.Parallel()
 	s := runningTask(t, api.TaskFailed)
@@ -137,12 +144,7 @@ func TestAFigureThatIsRefusedBeginsTheQuestionAnew(t *testing.T) {
 	})
 	s.put(api.Question{ID: "q1", TaskID: taskID, Kind: api.QuestionApproval, Text: "More?", Status: api.QuestionOpen,
 		ExpiresAt: now.Add(time.Hour), Budget: &api.BudgetStanding{Unit: "tokens"}})
-	screen := newTerminal(t, 160)
-	code := make(chan int)
-	go func() {
-		in := invocation{env: map[string]string{"CODERCLAW_URL": s.url, "TERM": "dumb"}, terminal: screen.File}
-		code <- in.start(t, screen.File, screen.File, "tasks", "watch", taskID)
-	}()
+	screen, code := watching(t, s)
 	next()
 	screen.until(t, `Approve\? yes or no, and why: $`)
 	screen.types(t, "yes\n")

@@ -61,18 +61,7 @@ DROP TABLE many;`
 
 func TestNothingReadsAllThereIs(t *testing.T) {
 	t.Parallel()
-	url := pgtest.URL(t)
-	owner, err := postgres.Open(t.Context(), url, postgres.MaxConns(1))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(owner.Close)
-	plans := &pgtest.Plans{}
-	pool, err := postgres.Open(t.Context(), url, postgres.MaxConns(8), postgres.As(postgres.AppRole), plans.Keep)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(pool.Close)
+	owner, pool, plans := pgtest.PlansDB(t)
 	r := rigOn(t, pool)
 	if err := r.Prepare(t.Context()); err != nil {
 		t.Fatal(err)

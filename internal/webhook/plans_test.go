@@ -4,7 +4,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/coderclaw/runtime/internal/postgres"
 	"github.com/coderclaw/runtime/internal/postgres/pgtest"
 	"github.com/coderclaw/runtime/internal/task"
 	"github.com/coderclaw/runtime/internal/webhook"
@@ -27,18 +26,7 @@ SELECT id, seq, (100 + n / 100)::text::xid8, at + seq * interval '1 second', 'st
 
 func TestNothingReadsAllThereIs(t *testing.T) {
 	t.Parallel()
-	url := pgtest.URL(t)
-	owner, err := postgres.Open(t.Context(), url, postgres.MaxConns(1))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(owner.Close)
-	plans := &pgtest.Plans{}
-	pool, err := postgres.Open(t.Context(), url, postgres.MaxConns(8), postgres.As(postgres.AppRole), plans.Keep)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(pool.Close)
+	owner, pool, plans := pgtest.PlansDB(t)
 	r := rigOn(t, pool, true)
 	to := newTarget(t, nil)
 	w, _ := r.create(root, webhook.New{URL: to.URL})

@@ -25,9 +25,11 @@ func many(n int) (all []api.Task) {
 	return all
 }
 
-// wantAllDone fails unless each task was completed once, by its first attempt.
+// wantAllDone waits until the tasks have ended, and fails unless each was
+// completed once, by its first attempt.
 func wantAllDone(t *testing.T, s *server, n int) {
 	t.Helper()
+	s.untilEnded()
 	for i := range n {
 		if got := s.row(fmt.Sprint("task-", i)); got.Attempt != 1 || !slices.Equal(got.history, []string{"running", "completed"}) {
 			t.Errorf("%s was %v in %d attempts", got.ID, got.history, got.Attempt)
@@ -40,7 +42,6 @@ func TestABusyWorkerBringsResultsWithItsClaims(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newServer(many(10)...)
 		start(t, s, agents{"a": lasting(time.Second)}, func(c *worker.Config) { c.Capacity = 2 })
-		time.Sleep(10 * time.Second)
 		wantAllDone(t, s, 10)
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -60,7 +61,6 @@ func TestAResultWhoseClaimIsNotAnsweredIsReportedAgain(t *testing.T) {
 				s := newServer(many(6)...)
 				s.loseClaims, s.beforeLoss = 3, arrives
 				start(t, s, agents{"a": lasting(time.Second)}, func(c *worker.Config) { c.Capacity = 1 })
-				time.Sleep(time.Minute)
 				wantAllDone(t, s, 6)
 				s.mu.Lock()
 				defer s.mu.Unlock()
@@ -81,7 +81,7 @@ func TestAResultThatIsRefusedWithAClaimFailsItsTaskAlone(t *testing.T) {
 			pause(ctx, time.Second)
 			return j.Task.ID, nil
 		}}, func(c *worker.Config) { c.Capacity = 1 })
-		time.Sleep(10 * time.Second)
+		s.untilEnded()
 		for i, want := range []string{"completed", "failed", "completed"} {
 			if got := s.row(fmt.Sprint("task-", i)); got.history[len(got.history)-1] != want {
 				t.Errorf("%s: %v, want %s", got.ID, got.history, want)
@@ -98,7 +98,6 @@ func TestALargeResultTravelsAlone(t *testing.T) {
 			pause(ctx, time.Second)
 			return strings.Repeat("x", 100<<10), nil
 		}}, func(c *worker.Config) { c.Capacity = 1 })
-		time.Sleep(10 * time.Second)
 		wantAllDone(t, s, 3)
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -116,7 +115,6 @@ func TestAWorkerWhoseClaimIsRefusedForItsResultsGoesOn(t *testing.T) {
 		s := newServer(many(4)...)
 		s.refuseCarrying = fmt.Errorf("too much: %w", worker.ErrRefused)
 		start(t, s, agents{"a": lasting(time.Second)}, func(c *worker.Config) { c.Capacity = 1 })
-		time.Sleep(time.Minute)
 		wantAllDone(t, s, 4)
 	})
 }

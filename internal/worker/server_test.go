@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -126,6 +127,22 @@ func (s *server) set(change func(*server)) {
 	defer s.mu.Unlock()
 	change(s)
 	s.tell()
+}
+
+// untilEnded waits until all tasks have, and what their worker does of itself has
+// come to rest.
+func (s *server) untilEnded() {
+	for {
+		s.mu.Lock()
+		open := slices.ContainsFunc(s.tasks, func(r *row) bool { return !r.Status.Terminal() })
+		changed := s.changed
+		s.mu.Unlock()
+		if !open {
+			synctest.Wait()
+			return
+		}
+		<-changed
+	}
 }
 
 func (s *server) cancel(id string) {

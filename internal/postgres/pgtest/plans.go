@@ -12,6 +12,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/coderclaw/runtime/internal/postgres"
 )
 
 // Plans looks at how the statements of a pool are carried out. It keeps what is
@@ -41,6 +43,26 @@ const bigPages = 32
 
 // uniqueViolation is an SQLSTATE.
 const uniqueViolation = "23505"
+
+// PlansDB returns pools of a new database: its owner's, and the server's, whose
+// statements are kept.
+func PlansDB(t *testing.T) (owner, pool *pgxpool.Pool, plans *Plans) {
+	t.Helper()
+	url := URL(t)
+	plans = &Plans{}
+	for into, options := range map[**pgxpool.Pool][]postgres.Option{
+		&owner: {postgres.MaxConns(1)},
+		&pool:  {postgres.MaxConns(8), postgres.As(postgres.AppRole), plans.Keep},
+	} {
+		p, err := postgres.Open(t.Context(), url, options...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(p.Close)
+		*into = p
+	}
+	return owner, pool, plans
+}
 
 // Keep is an option of DB that has a pool's statements kept.
 func (p *Plans) Keep(c *pgxpool.Config) { c.ConnConfig.Tracer = p }
