@@ -274,25 +274,35 @@ func (s *Service) Heartbeat(ctx context.Context, c policy.Caller, workerID strin
 	}
 }
 
+// renewSQL extends what is still held and returns the rest. It locks the tasks in
+// the order in which flushes of reports do, so that they do not wait for each
+// other.
+const renewSQL = `
+WITH held AS MATERIALIZED (
+	SELECT id FROM tasks
+	WHERE worker_id = $1 AND lease_token = ANY ($2) AND EXISTS (SELECT FROM workers WHERE id = $1 AND owner = $4)
+	ORDER BY id FOR UPDATE
+), renewed AS (
+	UPDATE tasks t SET lease_expires_at = clock_timestamp() + $3::interval FROM held WHERE t.id = held.id
+	RETURNING t.lease_token
+)
+SELECT l FROM unnest($2::uuid[]) AS l WHERE l NOT IN (SELECT lease_token FROM renewed)`
+
 // renew extends what is still held and returns the rest.
 func (s *Service) renew(ctx context.Context, c policy.Caller, workerID string, leases []uuid.UUID) (lost []uuid.UUID, err error) {
 	var seen sighting
-	b := &pgx.Batch{}
-	queuePresent(b, c, workerID, &seen)
-	b.Queue(planSQL)
-	b.Queue(`
-		WITH held AS (
-			UPDATE tasks SET lease_expires_at = clock_timestamp() + $3::interval
-			WHERE worker_id = $1 AND lease_token = ANY ($2) AND EXISTS (SELECT FROM workers WHERE id = $1 AND owner = $4)
-			RETURNING lease_token
-		)
-		SELECT l FROM unnest($2::uuid[]) AS l WHERE l NOT IN (SELECT lease_token FROM held)`,
-		workerID, leases, s.lease, c.UserID).Query(func(rows pgx.Rows) (err error) {
-		lost, err = pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
-		return err
+	err = postgres.Retry(ctx, func() error {
+		b := &pgx.Batch{}
+		queuePresent(b, c, workerID, &seen)
+		b.Queue(planSQL)
+		b.Queue(renewSQL, workerID, leases, s.lease, c.UserID).Query(func(rows pgx.Rows) (err error) {
+			lost, err = pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+			return err
+		})
+		return s.pool.SendBatch(ctx, b).Close()
 	})
-	if err := s.pool.SendBatch(ctx, b).Close(); err != nil {
-		return nil, postgres.Fault(fmt.Errorf("renew leases: %w", err))
+	if err != nil {
+		return nil, fmt.Errorf("renew leases: %w", err)
 	}
 	if !seen.known {
 		return nil, noWorker(workerID)

@@ -354,3 +354,45 @@ func TestCancelAndCompleteRaceToOneEnd(t *testing.T) {
 		}
 	}
 }
+
+// A heartbeat locks tasks in the order of their ids, as whoever reports on several
+// does, whatever their order in the table: otherwise the two could wait for each
+// other.
+func TestAHeartbeatHoldsNoTaskWhileItWaitsForAnEarlierOne(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	first, second := r.submit(t, task.New{}), r.submit(t, task.New{Priority: 100})
+	leases := r.claim(t, "w", 2)
+	if leases[0].ID != second.ID {
+		t.Fatal("the task of high priority was not claimed, and written, first")
+	}
+	hold, err := r.pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = hold.Rollback(t.Context()) }()
+	if _, err := hold.Exec(t.Context(), `SELECT FROM tasks WHERE id = $1 FOR UPDATE`, first.ID); err != nil {
+		t.Fatal(err)
+	}
+	var renewal sync.WaitGroup
+	renewal.Go(func() {
+		lost, err := r.Heartbeat(t.Context(), task.InProcess, "w", []uuid.UUID{leases[0].LeaseToken, leases[1].LeaseToken}, 0)
+		if err != nil || len(lost) > 0 {
+			t.Errorf("the heartbeat lost %v: %v", lost, err)
+		}
+	})
+	eventually(t, func() (waits bool) {
+		if err := r.pool.QueryRow(t.Context(), `SELECT EXISTS (SELECT FROM pg_locks l JOIN pg_stat_activity USING (pid)
+			WHERE NOT granted AND datname = current_database())`).Scan(&waits); err != nil {
+			t.Fatal(err)
+		}
+		return waits
+	})
+	if _, err := hold.Exec(t.Context(), `SELECT FROM tasks WHERE id = $1 FOR UPDATE NOWAIT`, second.ID); err != nil {
+		t.Errorf("the heartbeat that waits for the first task holds the second: %v", err)
+	}
+	if err := hold.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	renewal.Wait()
+}
