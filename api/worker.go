@@ -57,6 +57,17 @@ type ReportAnswer struct {
 	Problem *Problem `json:"problem,omitempty" doc:"Why nothing of it was recorded; absent: all was."`
 }
 
+// LeaseReports are several reports in one request.
+type LeaseReports struct {
+	Reports []LeaseReport `json:"reports" minItems:"1" maxItems:"100"`
+}
+
+// LeaseReportsAnswer is what has become of them.
+type LeaseReportsAnswer struct {
+	// Reports are the answers to those of the request, in their order.
+	Reports []ReportAnswer `json:"reports" doc:"What has become of each report, in their order."`
+}
+
 // ClaimAnswer is the work that there is.
 type ClaimAnswer struct {
 	Leases   []Lease `json:"leases"`

@@ -1,7 +1,9 @@
 package api
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"net/http"
 	"net/url"
 	"time"
@@ -29,10 +31,11 @@ func (c *Client) DrainWorker(ctx context.Context, id string) error {
 // repeated: its leases run out.
 func (c *Client) Claim(ctx context.Context, workerID string, r ClaimRequest) (ClaimAnswer, error) {
 	var out ClaimAnswer
-	return out, c.do(ctx, call{
+	err := c.do(ctx, call{
 		method: http.MethodPost, path: "/v1/workers/" + url.PathEscape(workerID) + "/claim", in: r, out: &out,
 		once: true, wait: time.Duration(r.WaitSeconds) * time.Second,
 	})
+	return out, cmp.Or(err, allAnswered(r.Reports, out.Reports))
 }
 
 // Heartbeat renews leases, and waits up to h.WaitSeconds for one to be lost.
@@ -49,4 +52,20 @@ func (c *Client) Report(ctx context.Context, taskID, leaseToken string, r Report
 	h := http.Header{}
 	WithLeaseToken(leaseToken)(h)
 	return c.do(ctx, call{method: http.MethodPost, path: "/v1/tasks/" + url.PathEscape(taskID) + "/reports", header: h, in: r, once: true})
+}
+
+// ReportAll makes several reports in one request, each of which is recorded or
+// refused by itself; those about one task keep their order.
+func (c *Client) ReportAll(ctx context.Context, reports []LeaseReport) ([]ReportAnswer, error) {
+	var out LeaseReportsAnswer
+	err := c.do(ctx, call{method: http.MethodPost, path: "/v1/tasks/reports", in: LeaseReports{reports}, out: &out, once: true})
+	return out.Reports, cmp.Or(err, allAnswered(reports, out.Reports))
+}
+
+// allAnswered returns an error unless there is an answer to each report.
+func allAnswered(reports []LeaseReport, answers []ReportAnswer) error {
+	if len(answers) != len(reports) {
+		return fmt.Errorf("the server answers %d of %d reports", len(answers), len(reports))
+	}
+	return nil
 }

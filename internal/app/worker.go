@@ -113,7 +113,7 @@ func newRemoteWorker(ctx context.Context, cfg config.Config, log *slog.Logger) (
 		return offered(ctx, client, executors, definitions, cfg.Worker.Agents)
 	}
 	return worker.New(worker.Config{
-		ID: name, Server: worker.Remote{Client: client}, Executors: executors, Agents: offers, Definitions: definitions,
+		ID: name, Server: worker.NewRemote(client), Executors: executors, Agents: offers, Definitions: definitions,
 		Labels: cfg.Worker.Labels, Capacity: cfg.MaxConcurrentTasks, Grace: cfg.ShutdownGrace, Patience: cfg.Worker.Patience,
 		MaxArtifact: int64(cfg.Artifacts.MaxBytes), Log: log, Version: version, ServerURL: cmp.Or(cfg.PublicURL, reachable(cfg.URL)),
 	}), nil

@@ -94,6 +94,7 @@ var samples = map[string]sample{
 	"drainWorker":    {of: "worker", want: 204},
 	"getLease":       {of: "task", want: 422},                          // likewise
 	"reportTask":     {of: "task", body: `{"message":"m"}`, want: 422}, // without a lease
+	"reportTasks":    {body: `{"reports":[{"taskId":"00000000-0000-7000-8000-000000000000","leaseToken":"00000000-0000-4000-8000-000000000000","report":{"message":"m"}}]}`},
 
 	"listBudgets":  {},
 	"getBudget":    {of: "budget", query: "?name={id}"},

@@ -99,6 +99,12 @@ func (s *Server) registerWorkers() {
 		detail: "What is reported under a lease that is held no more is answered with 409 lease-lost and changes nothing. An agent that answered 202 reports with the token that it was given, which names the lease.",
 		errors: []int{http.StatusConflict, http.StatusUnprocessableEntity, http.StatusTooManyRequests},
 	}, s.reportTask)
+	handle(s, operation{
+		id: "reportTasks", action: "task.report", method: http.MethodPost, path: "/v1/tasks/reports", permission: policy.Work, tag: "Workers", body: maxReport,
+		summary: "Report on several leased tasks",
+		detail:  "Each report is recorded or refused by itself, as by POST /v1/tasks/{id}/reports; those about one task keep their order.",
+		errors:  []int{http.StatusUnprocessableEntity},
+	}, s.reportTasks)
 }
 
 func (s *Server) registerWorker(ctx context.Context, c policy.Caller, in *struct{ Body api.WorkerRegistration }) (*struct{}, error) {
@@ -140,17 +146,27 @@ func (s *Server) claimTasks(ctx context.Context, c policy.Caller, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	for _, err := range faults {
-		var a api.ReportAnswer
-		if err != nil {
-			a.Problem = &problemOf(ctx, s.log, err).Problem
-		}
-		answer.Reports = append(answer.Reports, a)
-	}
+	answer.Reports = s.reportAnswers(ctx, faults)
 	return &struct{ Body api.ClaimAnswer }{answer}, nil
 }
 
-// ReportAll makes the reports that a claim carries, and returns the fault of each.
+func (s *Server) reportTasks(ctx context.Context, c policy.Caller, in *struct{ Body api.LeaseReports }) (*struct{ Body api.LeaseReportsAnswer }, error) {
+	faults := ReportAll(ctx, s.workers, c, in.Body.Reports)
+	return &struct{ Body api.LeaseReportsAnswer }{api.LeaseReportsAnswer{Reports: s.reportAnswers(ctx, faults)}}, nil
+}
+
+// reportAnswers tells of the fault of each report.
+func (s *Server) reportAnswers(ctx context.Context, faults []error) []api.ReportAnswer {
+	answers := make([]api.ReportAnswer, len(faults))
+	for i, err := range faults {
+		if err != nil {
+			answers[i].Problem = &problemOf(ctx, s.log, err).Problem
+		}
+	}
+	return answers
+}
+
+// ReportAll makes reports, and returns the fault of each.
 func ReportAll(ctx context.Context, tasks interface {
 	ReportAll(ctx context.Context, c policy.Caller, reports []task.LeaseReport) []error
 }, c policy.Caller, reports []api.LeaseReport) []error {

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/coderclaw/runtime/internal/audit"
+	"github.com/coderclaw/runtime/internal/batch"
 	"github.com/coderclaw/runtime/internal/fault"
 	"github.com/coderclaw/runtime/internal/policy"
 	"github.com/coderclaw/runtime/internal/postgres"
@@ -101,7 +102,7 @@ func (s *Service) Update(ctx context.Context, c policy.Caller, id uuid.UUID, p P
 		d.Reason = "leased to a worker of the caller's"
 	}
 	ch.entries = []audit.Entry{audit.NewEntry(c, actionUpdate, resourceType, id.String(), d)}
-	return s.apply(ctx, &s.updates, ch)
+	return s.apply(ctx, s.updates, ch)
 }
 
 func (p *Patch) check() error {
@@ -229,9 +230,11 @@ SELECT ` + columns + ` FROM changed t`
 SELECT id, waiting_reason FROM changed`
 )
 
-func (ch *change) about() uuid.UUID { return ch.id }
+// About is the task that the change writes to.
+func (ch *change) About() uuid.UUID { return ch.id }
 
-func (ch *change) size() int {
+// Size is how many bytes its texts have.
+func (ch *change) Size() int {
 	n := 0
 	for _, text := range []*string{ch.output, ch.errorText} {
 		if text != nil {
@@ -297,9 +300,9 @@ func writeChanges(ctx context.Context, db interface {
 			ended = append(ended, ch.id)
 		}
 	}
-	batch := &pgx.Batch{}
-	batch.Queue(planSQL)
-	batch.Queue(sql, append([]any{
+	b := &pgx.Batch{}
+	b.Queue(planSQL)
+	b.Queue(sql, append([]any{
 		ids, leases, users, projects, everywhere, anybodys, allowed, statuses,
 		waiting, progress, outputs, faults, reasons, retryable, release, events,
 		changeOf, places, told.types, told.messages, told.progress, told.data, MaxEvents,
@@ -311,20 +314,20 @@ func writeChanges(ctx context.Context, db interface {
 		return err
 	})
 	if len(ended) > 0 {
-		queueSettle(batch, ended, &touched)
+		queueSettle(b, ended, &touched)
 	}
-	return touched, db.SendBatch(ctx, batch).Close()
+	return touched, db.SendBatch(ctx, b).Close()
 }
 
 // apply writes the change with a group, and tells of it: it shares its statement
 // with others that come at the same time. A caller who leaves does not take the
 // others along; the change may have been written, as whenever no answer arrives.
-func (s *Service) apply(ctx context.Context, group *group[*change], ch change) (Task, error) {
+func (s *Service) apply(ctx context.Context, group *batch.Group[uuid.UUID, *change], ch change) (Task, error) {
 	if ch.status == Cancelled {
 		return s.applyCancel(ctx, ch)
 	}
 	ch.done = make(chan error, 1)
-	if err := group.add(&ch); err != nil {
+	if err := group.Add(&ch); err != nil {
 		return Task{}, err
 	}
 	return s.await(ctx, &ch)

@@ -36,15 +36,13 @@ const ClaimLock = claimLock
 // FlushesUnderWay is how many groups of reports are being written, Queued how
 // many reports wait for that.
 func (s *Service) FlushesUnderWay() int {
-	s.reports.mu.Lock()
-	defer s.reports.mu.Unlock()
-	return len(s.reports.under)
+	n, _ := s.reports.Load()
+	return n
 }
 
 func (s *Service) Queued() int {
-	s.reports.mu.Lock()
-	defer s.reports.mu.Unlock()
-	return len(s.reports.queue)
+	_, n := s.reports.Load()
+	return n
 }
 
 // Waiting is how many claims wait for work, having looked for it.

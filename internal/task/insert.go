@@ -74,9 +74,11 @@ type insertion struct {
 	done  chan error
 }
 
-func (n *insertion) about() uuid.UUID { return n.task.ID }
+// About is the task that is written.
+func (n *insertion) About() uuid.UUID { return n.task.ID }
 
-func (n *insertion) size() int {
+// Size is how many bytes its texts have.
+func (n *insertion) Size() int {
 	return len(n.task.Description) + len(n.task.Input) + len(n.task.Metadata)
 }
 
@@ -88,7 +90,7 @@ func (s *Service) insertShared(ctx context.Context, n *insertion) error {
 	mine := *n.task
 	shared := *n
 	shared.task, shared.done = &mine, make(chan error, 1)
-	if err := s.inserts.add(&shared); err != nil {
+	if err := s.inserts.Add(&shared); err != nil {
 		return err
 	}
 	select {

@@ -78,7 +78,7 @@ func (s *Service) ReportAll(ctx context.Context, c policy.Caller, reports []Leas
 		}
 		ch, err := r.change(c)
 		if err == nil && len(ch.events) > 0 {
-			if err = s.reports.add(ch); err == nil {
+			if err = s.reports.Add(ch); err == nil {
 				changes[i] = ch
 			}
 		}

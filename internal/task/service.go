@@ -7,8 +7,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/coderclaw/runtime/internal/batch"
 	"github.com/coderclaw/runtime/internal/stream"
 )
 
@@ -77,9 +79,9 @@ type Service struct {
 	maxArtifact, maxArtifacts int64
 	retention                 time.Duration
 
-	inserts     group[*insertion]
-	updates     group[*change] // whose callers are told of the task
-	reports     group[*change]
+	inserts     *batch.Group[uuid.UUID, *insertion]
+	updates     *batch.Group[uuid.UUID, *change] // whose callers are told of the task
+	reports     *batch.Group[uuid.UUID, *change]
 	polls       polls
 	sweepSoon   chan struct{} // poked when something falls due that no sweep knows of
 	unparkSoon  chan struct{} // poked when a limit may have room again
@@ -99,6 +101,9 @@ type Service struct {
 	counted  Counts // the last count, good until countEnd
 	countEnd time.Time
 }
+
+// maxBatch is how many writes share a statement.
+const maxBatch = 128
 
 // NewService returns the engine over the database in pool. Call Run to keep it going.
 func NewService(pool *pgxpool.Pool, o Options) *Service {
@@ -122,9 +127,9 @@ func NewService(pool *pgxpool.Pool, o Options) *Service {
 		contents: o.Contents, maxArtifact: o.MaxArtifact, maxArtifacts: o.MaxArtifacts, retention: o.Retention,
 		leases: map[chan struct{}]string{}, asking: map[string]map[chan struct{}]struct{}{}, sweepSoon: make(chan struct{}, 1), recheckSoon: make(chan struct{}, 1), unparkSoon: make(chan struct{}, 1),
 	}
-	s.inserts.flush = s.flushInserts
-	s.updates.flush = func(g []*change) { s.flushChanges(updateSQL, g) }
-	s.reports.flush = func(g []*change) { s.flushChanges(reportSQL, g) }
+	s.inserts = batch.NewGroup[uuid.UUID](maxBatch, s.flushInserts)
+	s.updates = batch.NewGroup[uuid.UUID](maxBatch, func(all []*change) { s.flushChanges(updateSQL, all) })
+	s.reports = batch.NewGroup[uuid.UUID](maxBatch, func(all []*change) { s.flushChanges(reportSQL, all) })
 	s.polls.look = s.offer
 	o.Bus.Subscribe(s.hear)
 	return s

@@ -2,17 +2,12 @@ package worker
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"slices"
 	"sync"
 
 	"github.com/coderclaw/runtime/api"
 )
-
-// maxCarried is the most bytes that a result has which a claim carries; a
-// hundred of them are less than a server reads of a request.
-const maxCarried = 64 << 10
 
 // errNotCarried: whether the result arrived is open.
 var errNotCarried = errors.New("no claim has carried the result")
@@ -93,9 +88,9 @@ func (q *results) refuse() {
 // conclude makes the last report of an attempt, with a claim if one is about to
 // be made. handedOver says that the claim has used the attempt's slot.
 func (w *Worker) conclude(ctx context.Context, r reporter, last api.Report) (handedOver bool, err error) {
-	encoded, err := json.Marshal(last)
+	size, err := sizeOf(last)
 	res := &result{api.LeaseReport{TaskID: r.lease.taskID, LeaseToken: r.lease.token, Report: last}, make(chan error, 1)}
-	if err != nil || len(encoded) > maxCarried || !w.results.add(res) {
+	if err != nil || size > maxShared || !w.results.add(res) {
 		return false, r.report(ctx, last)
 	}
 	select {
