@@ -23,23 +23,21 @@ const noopAgent = "clawbench-noop"
 
 // crewOptions says which workers are played.
 type crewOptions struct {
-	workers     int
-	batch       int // leases of a claim
-	concurrency int // reports under way at once, of each worker
-	progress    int // reports of progress on each task
+	workers  int
+	batch    int // leases of a claim
+	progress int // reports of progress on each task
 }
 
 func (o *crewOptions) addFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.IntVar(&o.workers, "workers", 4, "how many workers to play")
 	f.IntVar(&o.batch, "batch", 50, "how many tasks a worker claims at once, at most")
-	f.IntVar(&o.concurrency, "concurrency", 16, "how many tasks a worker reports on at once")
 	f.IntVar(&o.progress, "progress", 4, "how often progress is reported on each task")
 }
 
 func (o crewOptions) check() error {
-	if o.workers < 1 || o.batch < 1 || o.batch > 100 || o.concurrency < 1 {
-		return errors.New("--workers and --concurrency must be positive, --batch between 1 and 100")
+	if o.workers < 1 || o.batch < 1 || o.batch > 100 {
+		return errors.New("--workers must be positive, --batch between 1 and 100")
 	}
 	if o.progress < 0 || o.progress > 99 {
 		return errors.New("--progress must be between 0 and 99")
@@ -51,7 +49,7 @@ func (o crewOptions) check() error {
 type crew struct {
 	crewOptions
 	rig     *rig
-	reports [][]byte // on each task, before its result
+	reports []api.Report // on each task, before its result
 
 	mu      sync.Mutex
 	meeting map[string]chan struct{} // by task: see meet
@@ -65,6 +63,18 @@ type shift struct {
 	waiting bool                // the claim that is under way waits for work
 }
 
+// attempt is a task that a worker of the crew runs.
+type attempt struct {
+	api.LeaseReport     // the last
+	told            int // of the reports on it
+}
+
+// maxReports is how many a request can carry.
+const maxReports = 100
+
+// completion is the last report on each task.
+var completion = api.Report{Status: api.TaskCompleted, Output: new(finalOutput)}
+
 // steps of the progress on a task, in percent.
 func (o crewOptions) steps() (percents []int) {
 	for i := range o.progress {
@@ -74,23 +84,12 @@ func (o crewOptions) steps() (percents []int) {
 }
 
 // workerReports are those on a task of its worker, before its result.
-func (o crewOptions) workerReports() (bodies [][]byte, err error) {
+func (o crewOptions) workerReports() []api.Report {
 	reports := []api.Report{{Status: api.TaskRunning}}
 	for _, percent := range o.steps() {
 		reports = append(reports, api.Report{Events: []api.ReportEvent{{Type: api.EventProgress, Progress: new(percent), Message: progressMessage}}})
 	}
-	for _, r := range reports {
-		body, err := encode(r)
-		if err != nil {
-			return nil, err
-		}
-		bodies = append(bodies, body)
-	}
-	return bodies, nil
-}
-
-func resultOn(l api.Lease) api.LeaseReport {
-	return api.LeaseReport{TaskID: l.Task.ID, LeaseToken: l.LeaseToken, Report: api.Report{Status: api.TaskCompleted, Output: new(finalOutput)}}
+	return reports
 }
 
 // worker is who workers speak as.
@@ -147,15 +146,11 @@ func (r *rig) registerWorker(ctx context.Context, id string, capacity int) error
 // withCrew runs something while workers are there. Its context ends when one of
 // them fails.
 func (r *rig) withCrew(ctx context.Context, o crewOptions, run func(context.Context, *crew) error) error {
-	c := &crew{crewOptions: o, rig: r, meeting: map[string]chan struct{}{}}
-	var err error
-	if c.reports, err = o.workerReports(); err != nil {
-		return err
-	}
+	c := &crew{crewOptions: o, rig: r, reports: o.workerReports(), meeting: map[string]chan struct{}{}}
 	working, stop := context.WithCancelCause(ctx)
 	g, working := errgroup.WithContext(working)
 	for i := range o.workers {
-		if err := r.registerWorker(ctx, workerID(i), o.batch+o.concurrency); err != nil {
+		if err := r.registerWorker(ctx, workerID(i), 2*o.batch); err != nil {
 			stop(errDone)
 			return errors.Join(err, g.Wait())
 		}
@@ -164,9 +159,7 @@ func (r *rig) withCrew(ctx context.Context, o crewOptions, run func(context.Cont
 		leases := make(chan api.Lease, o.batch)
 		g.Go(func() error { return c.claim(working, i, sh, leases) })
 		g.Go(func() error { return c.beat(working, i, sh) })
-		for range o.concurrency {
-			g.Go(func() error { return c.work(working, sh, leases) })
-		}
+		g.Go(func() error { return c.work(working, sh, leases) })
 	}
 	runErr := run(working, c)
 	finished := working.Err() == nil // no worker has failed
@@ -197,7 +190,7 @@ func (c *crew) claim(ctx context.Context, worker int, sh *shift, leases chan<- a
 	for {
 		ask := api.ClaimRequest{Max: c.batch, WaitSeconds: 30}
 		c.mu.Lock()
-		n := min(len(sh.results), 100)
+		n := min(len(sh.results), maxReports)
 		ask.Reports, sh.results = sh.results[:n], sh.results[n:]
 		sh.waiting = n == 0
 		c.mu.Unlock()
@@ -231,53 +224,109 @@ func (c *crew) exchange(conn *connection, worker int, sh *shift, ask api.ClaimRe
 	if _, err := conn.call(http.MethodPost, "/v1/workers/"+workerID(worker)+"/claim", acceptJSON, body, &answer); err != nil {
 		return nil, err
 	}
-	for i, a := range answer.Reports {
-		if a.Problem != nil {
-			return nil, fmt.Errorf("the result of task %s is refused: %s", ask.Reports[i].TaskID, a.Problem.Detail)
-		}
-		c.ended(sh, ask.Reports[i])
+	if err := refused(ask.Reports, answer.Reports); err != nil {
+		return nil, err
+	}
+	for _, r := range ask.Reports {
+		c.ended(sh, r)
 	}
 	return answer.Leases, nil
 }
 
-// work reports on tasks to their end, and leaves their results to the next claim
-// unless that one waits for work.
+// work reports on the tasks of a worker to their end, on all that are under way in
+// one request, and leaves their results to the next claim unless that one waits
+// for work.
 func (c *crew) work(ctx context.Context, sh *shift, leases <-chan api.Lease) error {
 	conn, err := c.rig.workers.dial(ctx)
 	if err != nil {
 		return err
 	}
 	defer conn.close()
+	var running []*attempt
+	for {
+		if running, err = join(ctx, running, leases); err != nil {
+			return err
+		}
+		now := running[:min(len(running), maxReports)]
+		if err := c.report(conn, now); err != nil {
+			return err
+		}
+		var left []*attempt
+		for _, a := range now {
+			if a.told++; a.told > len(c.reports) {
+				c.ended(sh, a.LeaseReport)
+			} else if !c.finish(sh, a) {
+				left = append(left, a)
+			}
+		}
+		running = append(running[len(now):], left...) // each in its turn
+	}
+}
+
+// join adds what was leased to what runs, and waits for a lease if nothing does.
+func join(ctx context.Context, running []*attempt, leases <-chan api.Lease) ([]*attempt, error) {
+	add := func(l api.Lease) {
+		running = append(running, &attempt{LeaseReport: api.LeaseReport{TaskID: l.Task.ID, LeaseToken: l.LeaseToken}})
+	}
+	if len(running) == 0 {
+		select {
+		case l := <-leases:
+			add(l)
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 	for {
 		select {
 		case l := <-leases:
-			for _, body := range c.reports {
-				if err := conn.report(l.Task.ID, l.LeaseToken, body); err != nil {
-					return err
-				}
-			}
-			result := resultOn(l)
-			c.mu.Lock()
-			carried := !sh.waiting
-			if carried {
-				sh.results = append(sh.results, result)
-			}
-			c.mu.Unlock()
-			if carried {
-				continue
-			}
-			body, err := encode(result.Report)
-			if err != nil {
-				return err
-			}
-			if err := conn.report(l.Task.ID, l.LeaseToken, body); err != nil {
-				return err
-			}
-			c.ended(sh, result)
-		case <-ctx.Done():
-			return ctx.Err()
+			add(l)
+		default:
+			return running, ctx.Err()
 		}
 	}
+}
+
+// report makes the next report on each attempt.
+func (c *crew) report(conn *connection, attempts []*attempt) error {
+	ask := api.LeaseReports{}
+	for _, a := range attempts {
+		if a.Report = completion; a.told < len(c.reports) {
+			a.Report = c.reports[a.told]
+		}
+		ask.Reports = append(ask.Reports, a.LeaseReport)
+	}
+	body, err := encode(ask)
+	if err != nil {
+		return err
+	}
+	var answer api.LeaseReportsAnswer
+	if _, err := conn.call(http.MethodPost, "/v1/tasks/reports", acceptJSON, body, &answer); err != nil {
+		return err
+	}
+	return refused(ask.Reports, answer.Reports)
+}
+
+// refused returns an error if one of the reports was.
+func refused(reports []api.LeaseReport, answers []api.ReportAnswer) error {
+	for i, a := range answers {
+		if a.Problem != nil {
+			return fmt.Errorf("a report on task %s is refused: %s", reports[i].TaskID, a.Problem.Detail)
+		}
+	}
+	return nil
+}
+
+// finish leaves the result of an attempt that has nothing else to report to the
+// next claim, unless that one waits for work.
+func (c *crew) finish(sh *shift, a *attempt) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if a.told < len(c.reports) || sh.waiting {
+		return false
+	}
+	a.Report = completion
+	sh.results = append(sh.results, a.LeaseReport)
+	return true
 }
 
 // ended tells who waits for a task that its result is recorded.

@@ -228,7 +228,7 @@ func (f *fairness) serve(ctx context.Context, c *crew, worker int, running []byt
 			if !sleep(ctx, f.duration) {
 				return ctx.Err()
 			}
-			ask.Reports = append(ask.Reports, resultOn(l))
+			ask.Reports = append(ask.Reports, api.LeaseReport{TaskID: l.Task.ID, LeaseToken: l.LeaseToken, Report: completion})
 		}
 	}
 }
