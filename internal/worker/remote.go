@@ -66,7 +66,8 @@ func (r *Remote) Heartbeat(ctx context.Context, workerID string, h api.Heartbeat
 }
 
 // Report is as in Server. A caller who leaves does not take along those that it
-// shares a request with: whether the report was made is open then.
+// shares a request with: whether the report was made is open then. What has not
+// been sent by then is not.
 func (r *Remote) Report(ctx context.Context, taskID, leaseToken string, report api.Report) error {
 	size, err := sizeOf(report)
 	if err != nil {
@@ -75,7 +76,7 @@ func (r *Remote) Report(ctx context.Context, taskID, leaseToken string, report a
 	if size > maxShared {
 		return Told(r.client.Report(ctx, taskID, leaseToken, report))
 	}
-	s := &sending{api.LeaseReport{TaskID: taskID, LeaseToken: leaseToken, Report: report}, size, make(chan error, 1)}
+	s := &sending{ctx, api.LeaseReport{TaskID: taskID, LeaseToken: leaseToken, Report: report}, size, make(chan error, 1)}
 	if err := r.reports.Add(s); err != nil {
 		return err
 	}
@@ -105,6 +106,7 @@ func sizeOf(r api.Report) (int, error) {
 
 // sending is a report on its way.
 type sending struct {
+	ctx context.Context // of who waits for the answer
 	api.LeaseReport
 	size   int
 	answer chan error // holds what has become of it
@@ -119,20 +121,26 @@ func (s *sending) Size() int { return s.size }
 // send makes reports in one request. If that is refused as a whole each is made
 // alone, so that a bad one fails alone.
 func (r *Remote) send(all []*sending) {
-	if len(all) == 1 {
-		r.sendAlone(all[0])
+	var due []*sending
+	var reports []api.LeaseReport
+	for _, s := range all {
+		if s.ctx.Err() == nil {
+			due, reports = append(due, s), append(reports, s.LeaseReport)
+		}
+	}
+	switch len(due) {
+	case 0:
+		return
+	case 1:
+		r.sendAlone(due[0])
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
-	reports := make([]api.LeaseReport, len(all))
-	for i, s := range all {
-		reports[i] = s.LeaseReport
-	}
 	answers, err := r.client.ReportAll(ctx, reports)
 	err = Told(err)
 	faults := faultsOf(answers)
-	for i, s := range all {
+	for i, s := range due {
 		switch {
 		case errors.Is(err, ErrRefused), errors.Is(err, ErrUnknown):
 			r.sendAlone(s)
@@ -145,9 +153,7 @@ func (r *Remote) send(all []*sending) {
 }
 
 func (r *Remote) sendAlone(s *sending) {
-	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
-	defer cancel()
-	s.answer <- Told(r.client.Report(ctx, s.TaskID, s.LeaseToken, s.LeaseReport.Report))
+	s.answer <- Told(r.client.Report(s.ctx, s.TaskID, s.LeaseToken, s.Report))
 }
 
 // LeaseState is as in Server.

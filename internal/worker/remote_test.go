@@ -1,6 +1,7 @@
 package worker_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -108,9 +109,7 @@ func TestReportsThatComeTogetherShareARequest(t *testing.T) {
 					faults[i] = remote.Report(t.Context(), fmt.Sprint("task-", i), "lease", r)
 				})
 			}
-			for remote.Reporting() < 19 {
-				runtime.Gosched()
-			}
+			awaitReporting(remote, 19)
 			close(s.goOn)
 			waiting.Wait()
 
@@ -132,5 +131,51 @@ func TestReportsThatComeTogetherShareARequest(t *testing.T) {
 				t.Errorf("%d reports took the requests %v", len(faults), s.requests)
 			}
 		})
+	}
+}
+
+// A report whose maker has given up, and will repeat it, is not sent after that.
+func TestAReportThatNobodyWaitsForIsNotSent(t *testing.T) {
+	t.Parallel()
+	s := &reports{made: map[string]int{}, goOn: make(chan struct{}), refuse: func(string) bool { return false }}
+	srv := httptest.NewServer(s)
+	defer srv.Close()
+	client, err := api.NewClient(srv.URL, api.WithRetries(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	remote := worker.NewRemote(client)
+	var first, given sync.WaitGroup
+	first.Go(func() {
+		if err := remote.Report(t.Context(), "task", "lease", api.Report{Message: "first"}); err != nil {
+			t.Error(err)
+		}
+	})
+	awaitReporting(remote, 1)
+	ctx, giveUp := context.WithCancel(t.Context())
+	given.Go(func() { // it waits for the first, which is about the same task
+		if err := remote.Report(ctx, "task", "lease", api.Report{Message: "given up"}); !errors.Is(err, context.Canceled) {
+			t.Errorf("what was given up returns %v", err)
+		}
+	})
+	awaitReporting(remote, 2)
+	giveUp()
+	given.Wait()
+	close(s.goOn)
+	first.Wait()
+	if err := remote.Report(t.Context(), "task", "lease", api.Report{Message: "last"}); err != nil {
+		t.Error(err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.made) != 2 || s.made["given up"] != 0 {
+		t.Errorf("made were %v", s.made)
+	}
+}
+
+// awaitReporting waits until n reports are under way or wait to be.
+func awaitReporting(r *worker.Remote, n int) {
+	for r.Reporting() < n {
+		runtime.Gosched()
 	}
 }
