@@ -58,6 +58,8 @@ type Hub[E any] struct {
 	logs  map[string]*tail[E]
 	dirty map[string]struct{}
 	wake  chan struct{}
+
+	waking sync.WaitGroup
 }
 
 // The bounds of what a hub holds of each log for its followers, and of how many
@@ -71,10 +73,15 @@ const (
 // The bounds of the wait before unsettled entries are looked at again.
 const minUnsettledWait, maxUnsettledWait = 5 * time.Millisecond, 500 * time.Millisecond
 
-// perFollower is how long a log with many followers rests for each of them after
-// it was delivered: what comes meanwhile reaches them together, for about what one
-// entry would cost. It adds up to longestRest at most.
-const perFollower, longestRest = 40 * time.Microsecond, 250 * time.Millisecond
+// The followers of a log are woken a portion at a time, one after the other, with
+// perFollower for each of them: whatever else there is to do need not wait for a
+// thousand. The log rests for that long, up to longestRest; what comes meanwhile
+// reaches them together, for about what one entry would cost.
+const (
+	perFollower = 40 * time.Microsecond
+	longestRest = 250 * time.Millisecond
+	portion     = 16
+)
 
 // tail is what a hub holds of a log. Its lock is the hub's, but for recent.
 type tail[E any] struct {
@@ -162,6 +169,7 @@ func (h *Hub[E]) TouchAll() {
 
 // Run reads what followers wait for, until ctx ends.
 func (h *Hub[E]) Run(ctx context.Context) error {
+	defer h.waking.Wait()
 	var unsettled time.Duration
 	var again <-chan time.Time
 	for {
@@ -188,7 +196,7 @@ func (h *Hub[E]) Run(ctx context.Context) error {
 		if err != nil {
 			h.log.WarnContext(ctx, "stream not read", "error", err)
 		}
-		retry, moved := h.deliver(after, batches, err != nil)
+		retry, moved := h.deliver(ctx, after, batches, err != nil)
 		if moved {
 			unsettled = 0
 		}
@@ -235,11 +243,15 @@ func (h *Hub[E]) due() (after map[string]Cursor, rest time.Duration) {
 
 // deliver appends what was read and wakes the followers of logs that grew. It
 // reports whether some logs must be looked at again, and whether any grew.
-func (h *Hub[E]) deliver(asked map[string]Cursor, batches map[string]Batch[E], failed bool) (retry, moved bool) {
-	var woken []*Follower[E]
+func (h *Hub[E]) deliver(ctx context.Context, asked map[string]Cursor, batches map[string]Batch[E], failed bool) (retry, moved bool) {
+	var grown []crowd[E]
 	defer func() {
-		for _, f := range woken {
-			f.wake()
+		for _, c := range grown {
+			if len(c.followers) > portion {
+				h.waking.Go(func() { c.wake(ctx) })
+			} else {
+				c.wake(ctx)
+			}
 		}
 	}()
 	h.mu.Lock()
@@ -270,10 +282,34 @@ func (h *Hub[E]) deliver(asked map[string]Cursor, batches map[string]Batch[E], f
 		}
 		moved = true
 		t.recent.Store(t.recent.Load().with(b.Items))
-		t.rests = time.Now().Add(min(time.Duration(len(t.followers))*perFollower, longestRest))
-		woken = slices.AppendSeq(woken, maps.Keys(t.followers))
+		rest := min(time.Duration(len(t.followers))*perFollower, longestRest)
+		t.rests = time.Now().Add(rest)
+		grown = append(grown, crowd[E]{slices.Collect(maps.Keys(t.followers)), rest})
 	}
 	return retry, moved
+}
+
+// crowd are followers to be woken over a time.
+type crowd[E any] struct {
+	followers []*Follower[E]
+	over      time.Duration
+}
+
+// wake wakes those that are left at once when ctx ends.
+func (c crowd[E]) wake(ctx context.Context) {
+	began, done := time.Now(), 0
+	for some := range slices.Chunk(c.followers, portion) {
+		if done > 0 {
+			select {
+			case <-time.After(time.Until(began.Add(c.over * time.Duration(done) / time.Duration(len(c.followers))))):
+			case <-ctx.Done():
+			}
+		}
+		for _, f := range some {
+			f.wake()
+		}
+		done += len(some)
+	}
 }
 
 // Follower is one reader of a log.

@@ -6,8 +6,10 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -149,6 +151,56 @@ func TestManyFollowersCostOneReader(t *testing.T) {
 			t.Errorf("an entry was read %d times", log.reads-before)
 		}
 	})
+}
+
+// A thousand followers are woken a few at a time; nothing else waits for them, and
+// none is left out when the hub stops.
+func TestACrowdIsWokenBitByBit(t *testing.T) {
+	t.Parallel()
+	for name, whole := range map[string]bool{"to the end": true, "until the hub stops": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				log := &memoryLog{length: map[string]int64{}}
+				hub := stream.NewHub(log.read, slog.New(slog.DiscardHandler))
+				ctx, stop := context.WithCancel(t.Context())
+				var running sync.WaitGroup
+				running.Go(func() { _ = hub.Run(ctx) })
+				defer running.Wait()
+				defer stop()
+				var woken atomic.Int64
+				for range 1000 {
+					defer hub.Follow("crowd", stream.Cursor{}, func() { woken.Add(1) }).Close()
+				}
+				lone := follow(hub, "lone", 0)
+				defer lone.Close()
+				synctest.Wait()
+
+				log.append("crowd", 1)
+				log.append("lone", 1)
+				hub.Touch("crowd")
+				hub.Touch("lone")
+				synctest.Wait()
+				select {
+				case <-lone.woken:
+				default:
+					t.Error("the follower of another log waits")
+				}
+				if n := woken.Load(); n == 0 || n > 100 {
+					t.Errorf("%d of a thousand were woken at once", n)
+				}
+				if whole {
+					<-time.After(50 * time.Millisecond) // of the bubble
+				} else {
+					stop()
+					running.Wait()
+				}
+				if n := woken.Load(); n != 1000 {
+					t.Errorf("%d of a thousand were woken", n)
+				}
+			})
+		})
+	}
 }
 
 func TestAFailedReadIsTriedAgain(t *testing.T) {
