@@ -295,7 +295,7 @@ type crowd[E any] struct {
 	over      time.Duration
 }
 
-// wake wakes those that are left at once when ctx ends.
+// wake wakes them; when ctx ends, those that are left at once.
 func (c crowd[E]) wake(ctx context.Context) {
 	began, done := time.Now(), 0
 	for some := range slices.Chunk(c.followers, portion) {

@@ -20,11 +20,23 @@ import (
 // it go on.
 type reports struct {
 	mu       sync.Mutex
-	requests []int             // how many reports each brought
-	made     map[string]int    // by message
-	shared   int               // status of requests with several; 0: they are answered
-	refuse   func(string) bool // a message
+	requests []int          // how many reports each brought
+	made     map[string]int // by message
+	shared   int            // status of requests with several; 0: they are answered
+	refused  string         // a message
 	goOn     chan struct{}
+}
+
+func startReports(t *testing.T) (*reports, *worker.Remote) {
+	t.Helper()
+	s := &reports{made: map[string]int{}, goOn: make(chan struct{})}
+	srv := httptest.NewServer(s)
+	t.Cleanup(srv.Close)
+	client, err := api.NewClient(srv.URL, api.WithRetries(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, worker.NewRemote(client)
 }
 
 func (s *reports) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -48,7 +60,7 @@ func (s *reports) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var answer api.LeaseReportsAnswer
 	for _, one := range several.Reports {
 		a := api.ReportAnswer{}
-		if s.refuse(one.Report.Message) {
+		if one.Report.Message == s.refused {
 			a.Problem = &api.Problem{Status: http.StatusUnprocessableEntity, Detail: "bad"}
 		} else {
 			s.made[one.Report.Message]++
@@ -87,17 +99,8 @@ func TestReportsThatComeTogetherShareARequest(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := &reports{
-				made: map[string]int{}, shared: c.shared, goOn: make(chan struct{}),
-				refuse: func(message string) bool { return message == "report 7" },
-			}
-			srv := httptest.NewServer(s)
-			defer srv.Close()
-			client, err := api.NewClient(srv.URL, api.WithRetries(0))
-			if err != nil {
-				t.Fatal(err)
-			}
-			remote := worker.NewRemote(client)
+			s, remote := startReports(t)
+			s.shared, s.refused = c.shared, "report 7"
 			faults := make([]error, 20)
 			var waiting sync.WaitGroup
 			for i := range faults {
@@ -137,14 +140,7 @@ func TestReportsThatComeTogetherShareARequest(t *testing.T) {
 // A report whose maker has given up, and will repeat it, is not sent after that.
 func TestAReportThatNobodyWaitsForIsNotSent(t *testing.T) {
 	t.Parallel()
-	s := &reports{made: map[string]int{}, goOn: make(chan struct{}), refuse: func(string) bool { return false }}
-	srv := httptest.NewServer(s)
-	defer srv.Close()
-	client, err := api.NewClient(srv.URL, api.WithRetries(0))
-	if err != nil {
-		t.Fatal(err)
-	}
-	remote := worker.NewRemote(client)
+	s, remote := startReports(t)
 	var first, given sync.WaitGroup
 	first.Go(func() {
 		if err := remote.Report(t.Context(), "task", "lease", api.Report{Message: "first"}); err != nil {
