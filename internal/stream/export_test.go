@@ -1,5 +1,7 @@
 package stream
 
+const KeepFor = keepFor
+
 // Followers returns how many followers there are.
 func (h *Hub[E]) Followers() int {
 	h.mu.Lock()

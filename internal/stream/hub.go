@@ -63,10 +63,13 @@ type Hub[E any] struct {
 }
 
 // The bounds of what a hub holds of each log for its followers, and of how many
-// logs it reads at once.
+// logs it reads at once. Entries go after keepFor to twice that, in which those
+// who keep up have taken them: what ten thousand logs hold is what is written in
+// seconds, however long they are followed.
 const (
 	keepEntries = 256
 	keepBytes   = 1 << 20
+	keepFor     = 5 * time.Second
 	maxLogs     = 256
 )
 
@@ -86,6 +89,7 @@ const (
 // tail is what a hub holds of a log. Its lock is the hub's, but for recent.
 type tail[E any] struct {
 	rests     time.Time // until then
+	old       Cursor    // what is not after it is forgotten next
 	followers map[*Follower[E]]struct{}
 	// recent is replaced, never changed: a thousand followers who are woken at
 	// once read it without a lock.
@@ -133,6 +137,12 @@ func (r *recent[E]) with(items []Item[E]) *recent[E] {
 	return next
 }
 
+// since returns the entries after the cursor, which is not before start.
+func (r *recent[E]) since(c Cursor) *recent[E] {
+	items, _ := r.after(c)
+	return &recent[E]{start: c, items: slices.Clone(items)}
+}
+
 // NewHub returns a hub that reads from source once Run is called.
 func NewHub[E any](source Source[E], log *slog.Logger) *Hub[E] {
 	return &Hub[E]{
@@ -172,10 +182,15 @@ func (h *Hub[E]) Run(ctx context.Context) error {
 	defer h.waking.Wait()
 	var unsettled time.Duration
 	var again <-chan time.Time
+	old := time.NewTicker(keepFor)
+	defer old.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-old.C:
+			h.forget()
+			continue
 		case <-h.wake:
 		case <-again:
 			poke(h.wake)
@@ -289,6 +304,19 @@ func (h *Hub[E]) deliver(ctx context.Context, asked map[string]Cursor, batches m
 	return retry, moved
 }
 
+// forget drops the entries that were there when it was last called.
+func (h *Hub[E]) forget() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, t := range h.logs {
+		r := t.recent.Load()
+		if r.start.Compare(t.old) < 0 {
+			t.recent.Store(r.since(t.old))
+		}
+		t.old = r.end()
+	}
+}
+
 // crowd are followers to be woken over a time.
 type crowd[E any] struct {
 	followers []*Follower[E]
@@ -330,7 +358,7 @@ func (h *Hub[E]) Follow(key string, end Cursor, wake func()) *Follower[E] {
 	h.mu.Lock()
 	t := h.logs[key]
 	if t == nil {
-		t = &tail[E]{followers: map[*Follower[E]]struct{}{}}
+		t = &tail[E]{old: end, followers: map[*Follower[E]]struct{}{}}
 		t.recent.Store(&recent[E]{start: end})
 		h.logs[key] = t
 	}

@@ -203,6 +203,48 @@ func TestACrowdIsWokenBitByBit(t *testing.T) {
 	}
 }
 
+func TestAHubForgetsWhatItsFollowersHadTimeToTake(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		hub, log := startHub(t)
+		f := follow(hub, "a", 0)
+		defer f.Close()
+		grow := func() {
+			log.append("a", 10)
+			hub.Touch("a")
+			synctest.Wait()
+		}
+		grow()
+		<-time.After(stream.KeepFor - time.Second)
+		grow()
+		if items, known := f.Recent(stream.Cursor{}); !known || len(items) != 20 {
+			t.Errorf("%d entries of the last seconds are there (%v), want 20", len(items), known)
+		}
+		<-time.After(stream.KeepFor + 2*time.Second)
+		grow()
+		if items, known := f.Recent(stream.Cursor{Pos: 20}); !known || len(items) != 10 {
+			t.Errorf("%d entries after the old ones are there (%v), want 10", len(items), known)
+		}
+		if _, known := f.Recent(stream.Cursor{Pos: 19}); known {
+			t.Error("old entries are there still")
+		}
+		reads := log.reads
+		take(t, f, 0, 30)
+		if log.reads != reads+1 {
+			t.Errorf("a follower who was left behind read %d times, want once", log.reads-reads)
+		}
+		<-time.After(3 * stream.KeepFor)
+		if items, known := f.Recent(stream.Cursor{Pos: 30}); !known || len(items) != 0 {
+			t.Errorf("%d entries are after the end (%v)", len(items), known)
+		}
+		if _, known := f.Recent(stream.Cursor{Pos: 29}); known {
+			t.Error("a log at rest keeps its last entries")
+		}
+		grow()
+		take(t, f, 30, 40)
+	})
+}
+
 func TestAFailedReadIsTriedAgain(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
