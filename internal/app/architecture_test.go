@@ -36,7 +36,7 @@ var may = map[string]struct{ ours, others string }{
 	"internal/strictyaml":        {"", "github.com/goccy/go-yaml"},
 	"internal/stream":            {"", "github.com/jackc/pgx/v5"},
 	"internal/config":            {"internal/strictyaml", "github.com/kelseyhightower/envconfig"},
-	"internal/postgres":          {"internal/fault", "github.com/jackc/pgx/v5 github.com/golang-migrate/migrate/v4 github.com/vgarvardt/pgx-google-uuid/v5"},
+	"internal/postgres":          {"internal/fault", "github.com/jackc/pgx/v5 github.com/golang-migrate/migrate/v4 github.com/vgarvardt/pgx-google-uuid/v5 github.com/google/uuid"},
 	"internal/postgres/embedded": {"internal/fault", "github.com/jackc/pgx/v5 golang.org/x/sys"},
 	"internal/postgres/pgtest":   {"internal/postgres internal/postgres/embedded migrations", "github.com/jackc/pgx/v5 golang.org/x/sys"},
 	"internal/registry":          {"internal/fault internal/policy internal/audit internal/postgres internal/stream internal/strictyaml", "github.com/jackc/pgx/v5 golang.org/x/sync"},

@@ -102,7 +102,7 @@ func checkMonth(ctx context.Context, tx pgx.Tx, month time.Time, g *monthOfGaps)
 	if err := tx.QueryRow(ctx, `SELECT count(*) FROM audit_entries WHERE tableoid = $1::regclass`, partitionOf(month)).Scan(&entries); err != nil {
 		return fmt.Errorf("count entries: %w", err)
 	}
-	from, to := firstID(month), firstID(month.AddDate(0, 1, 0))
+	from, to := postgres.FirstID(month), postgres.FirstID(month.AddDate(0, 1, 0))
 	var leaf []byte
 	for seq := int64(-1); ; {
 		rows, err := tx.Query(ctx, `SELECT l.seq, l.entry_id, l.hashes, `+rowColumns+`
@@ -143,13 +143,3 @@ func checkMonth(ctx context.Context, tx pgx.Tx, month time.Time, g *monthOfGaps)
 }
 
 func partitionOf(month time.Time) string { return "audit_entries_" + month.Format("200601") }
-
-// firstID is the smallest UUIDv7 of a time: 48 bits of milliseconds, then
-// nothing but zeros (RFC 9562, section 5.7).
-func firstID(t time.Time) (id uuid.UUID) {
-	ms := t.UnixMilli()
-	for i := range 6 {
-		id[i] = byte(ms >> (40 - 8*i))
-	}
-	return id
-}

@@ -55,11 +55,11 @@ func (q Query) where() (string, pgx.NamedArgs) {
 	// Of an entry's id and time the one is made right after the other.
 	if !q.Since.IsZero() {
 		add("e.created_at >= @since", "since", q.Since)
-		add("e.id >= @since_id", "since_id", firstID(q.Since.Add(-idSlack)))
+		add("e.id >= @since_id", "since_id", postgres.FirstID(q.Since.Add(-idSlack)))
 	}
 	if !q.Until.IsZero() {
 		add("e.created_at < @until", "until", q.Until)
-		add("e.id < @until_id", "until_id", firstID(q.Until.Add(idSlack)))
+		add("e.id < @until_id", "until_id", postgres.FirstID(q.Until.Add(idSlack)))
 	}
 	return strings.Join(conditions, " AND "), args
 }

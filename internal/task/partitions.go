@@ -2,11 +2,9 @@ package task
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/coderclaw/runtime/internal/postgres"
@@ -53,7 +51,7 @@ func (s *Service) ensurePartitions(ctx context.Context) error {
 
 func ensurePartition(ctx context.Context, tx pgx.Tx, week time.Time) error {
 	name := partitionPrefix + week.Format(partitionLayout)
-	from, to := firstID(week), firstID(week.Add(partitionAge))
+	from, to := postgres.FirstID(week), postgres.FirstID(week.Add(partitionAge))
 	var exists, needed bool
 	// Events that fell to the default partition stay there, with those that
 	// follow: a new partition must not overlap them.
@@ -71,11 +69,4 @@ func weekOf(t time.Time) time.Time {
 	t = t.UTC()
 	day := time.Date(t.Year(), t.Month(), t.Day(), 0, 0, 0, 0, time.UTC)
 	return day.AddDate(0, 0, -(int(day.Weekday())+6)%7)
-}
-
-// firstID is the smallest UUIDv7 of a time: 48 bits of milliseconds, then
-// nothing but zeros (RFC 9562, section 5.7).
-func firstID(t time.Time) (id uuid.UUID) {
-	binary.BigEndian.PutUint64(id[:8], uint64(t.UnixMilli())<<16)
-	return id
 }

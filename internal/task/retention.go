@@ -44,7 +44,7 @@ func (s *Service) retain(ctx context.Context, whole bool) error {
 	}
 	ended := now.Add(-s.retention)
 	end := weekOf(ended)
-	weeks, err := s.forgetTasks(ctx, firstID(end), ended)
+	weeks, err := s.forgetTasks(ctx, postgres.FirstID(end), ended)
 	if err != nil {
 		return fmt.Errorf("forget tasks: %w", err)
 	}
@@ -154,7 +154,7 @@ func (s *Service) forgetEvents(ctx context.Context, end time.Time, weeks map[tim
 			continue
 		}
 		var kept bool
-		err = s.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM tasks WHERE id >= $1 AND id < $2)`, firstID(week), firstID(week.Add(partitionAge))).Scan(&kept)
+		err = s.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM tasks WHERE id >= $1 AND id < $2)`, postgres.FirstID(week), postgres.FirstID(week.Add(partitionAge))).Scan(&kept)
 		switch {
 		case err != nil:
 			faults = append(faults, err)
@@ -181,7 +181,7 @@ func (s *Service) deleteOrphans(ctx context.Context, week time.Time) error {
 		tag, err := s.pool.Exec(ctx, `DELETE FROM task_events WHERE task_id >= $1 AND task_id < $2 AND (task_id, seq) IN (
 			SELECT e.task_id, e.seq FROM task_events e WHERE e.task_id >= $1 AND e.task_id < $2
 				AND NOT EXISTS (SELECT FROM tasks t WHERE t.id = e.task_id) LIMIT $3)`,
-			firstID(week), firstID(week.Add(partitionAge)), orphanBatch)
+			postgres.FirstID(week), postgres.FirstID(week.Add(partitionAge)), orphanBatch)
 		if err != nil || tag.RowsAffected() < orphanBatch {
 			return err
 		}
