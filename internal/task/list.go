@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/coderclaw/runtime/internal/policy"
+	"github.com/coderclaw/runtime/internal/postgres"
 )
 
 // Filter selects tasks; what is zero selects all.
@@ -31,7 +32,7 @@ type Filter struct {
 // empty reports whether f selects all.
 func (f Filter) empty() bool {
 	return len(f.Status) == 0 && f.AgentID == "" && f.SessionID == "" && f.ProjectID == "" && f.ParentTaskID == nil &&
-		len(f.Labels) == 0 && f.CreatedAfter.IsZero() && f.Query == ""
+		f.ScheduleID == nil && len(f.Labels) == 0 && f.CreatedAfter.IsZero() && f.Query == ""
 }
 
 // Matches reports whether c sees the entry and the filter selects it, whose
@@ -77,12 +78,52 @@ func (t *Task) bytes() int { return len(t.Input) + len(t.Output) + len(t.Error) 
 // maxListBytes bounds what one page holds of inputs, outputs and metadata.
 const maxListBytes = 8 << 20
 
+// nearby is among how many tasks those with a label are looked for one by one,
+// the newest first, before the index of labels is asked, which knows no order.
+const nearby = 2000
+
 // List returns up to limit tasks that c sees and the filter selects, newest first, that
 // are older than the one with the id before; uuid.Max begins. Where tasks are
 // large it returns fewer. more says that there are further ones.
 func (s *Service) List(ctx context.Context, c policy.Caller, f Filter, before uuid.UUID, limit int) (tasks []Task, more bool, err error) {
-	where := []string{"t.id < @before"}
-	args := pgx.NamedArgs{"before": before, "limit": limit + 1}
+	where, args, err := f.conditions(c)
+	if err != nil {
+		return nil, false, err
+	}
+	where += " AND t.id < @before"
+	args["before"], args["limit"] = before, limit+1
+	from := "tasks t WHERE " + where
+	if len(f.Labels) > 0 {
+		args["nearby"] = nearby
+		from = "(SELECT * FROM " + from + " ORDER BY t.id DESC LIMIT @nearby) t WHERE " + labelled
+	}
+	tasks, more, err = s.page(ctx, c, from, args, limit)
+	if err != nil || more || len(f.Labels) == 0 {
+		return tasks, more, err
+	}
+	// The database lets no caller who is confined use the index of labels, lest
+	// their comparison tell what the rows hold that are not the caller's.
+	rows, _ := s.pool.Query(ctx, `WITH found AS MATERIALIZED (SELECT t.id FROM tasks t WHERE `+labelled+` AND `+where+`)
+		SELECT id FROM found ORDER BY id DESC LIMIT @limit`, args)
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	if err != nil {
+		return nil, false, postgres.Fault(fmt.Errorf("look for tasks by their labels: %w", err))
+	}
+	args["ids"] = ids
+	return s.page(ctx, c, "tasks t WHERE t.id = ANY (@ids) AND "+labelled+" AND "+where, args, limit)
+}
+
+// labelled holds for tasks that have the labels of the filter.
+const labelled = `t.labels @> @labels::jsonb AND t.labels <> '{}'`
+
+// idSlack is by how much the clock of a server, from which ids are, may differ
+// from that of the database, from which the times of tasks are.
+const idSlack = time.Hour
+
+// conditions returns the condition on a task t that c sees it and the filter
+// selects it, its labels aside, and the arguments of it and of labelled.
+func (f Filter) conditions(c policy.Caller) (string, pgx.NamedArgs, error) {
+	where, args := []string{"true"}, pgx.NamedArgs{}
 	add := func(condition, name string, value any) {
 		where = append(where, condition)
 		args[name] = value
@@ -116,22 +157,28 @@ func (s *Service) List(ctx context.Context, c policy.Caller, f Filter, before uu
 	if f.ScheduleID != nil {
 		add("t.schedule_id = @schedule", "schedule", *f.ScheduleID)
 	}
-	if len(f.Labels) > 0 {
-		labels, err := json.Marshal(f.Labels)
-		if err != nil {
-			return nil, false, fmt.Errorf("encode labels: %w", err)
-		}
-		add("t.labels @> @labels::jsonb AND t.labels <> '{}'", "labels", string(labels))
-	}
 	if !f.CreatedAfter.IsZero() {
 		add("t.created_at > @created", "created", f.CreatedAfter)
+		add("t.id >= @earliest", "earliest", postgres.FirstID(f.CreatedAfter.Add(-idSlack)))
 	}
 	if f.Query != "" {
 		// position, not LIKE: the text has no wildcards.
 		add("position(lower(@query) in lower(t.description)) > 0", "query", f.Query)
 	}
-	err = s.read(ctx, c, `SELECT `+columns+` FROM tasks t
-		WHERE `+strings.Join(where, " AND ")+` ORDER BY t.id DESC LIMIT @limit`, args, func(rows pgx.Rows) error {
+	if len(f.Labels) > 0 {
+		labels, err := json.Marshal(f.Labels)
+		if err != nil {
+			return "", nil, fmt.Errorf("encode labels: %w", err)
+		}
+		args["labels"] = string(labels)
+	}
+	return strings.Join(where, " AND "), args, nil
+}
+
+// page reads up to limit of the tasks, newest first, or fewer large ones; more says
+// that there are further ones. The limit of args is one more.
+func (s *Service) page(ctx context.Context, c policy.Caller, from string, args pgx.NamedArgs, limit int) (tasks []Task, more bool, err error) {
+	err = s.read(ctx, c, "SELECT "+columns+" FROM "+from+" ORDER BY t.id DESC LIMIT @limit", args, func(rows pgx.Rows) error {
 		for bytes := 0; rows.Next(); {
 			if more = len(tasks) == limit || bytes > maxListBytes; more {
 				return nil

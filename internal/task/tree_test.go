@@ -92,6 +92,9 @@ func TestOpenTasksAreCancelledByAFilter(t *testing.T) {
 	if got, err := r.CancelAll(t.Context(), ann, task.Filter{Status: []task.Status{task.Completed}}); err != nil || got.Count != 0 {
 		t.Errorf("of what has ended: %+v %v", got, err)
 	}
+	if got, err := r.CancelAll(t.Context(), ann, task.Filter{ScheduleID: &other}); err != nil || got.Count != 0 {
+		t.Errorf("of a schedule: %+v %v", got, err)
+	}
 	got, err := r.CancelAll(t.Context(), ann, task.Filter{Labels: label})
 	if err != nil || got != (task.Cancellation{Count: 3}) {
 		t.Errorf("%+v %v", got, err)
