@@ -86,44 +86,69 @@ const nearby = 2000
 // are older than the one with the id before; uuid.Max begins. Where tasks are
 // large it returns fewer. more says that there are further ones.
 func (s *Service) List(ctx context.Context, c policy.Caller, f Filter, before uuid.UUID, limit int) (tasks []Task, more bool, err error) {
-	where, args, err := f.conditions(c)
-	if err != nil {
-		return nil, false, err
-	}
-	where += " AND t.id < @before"
-	args["before"], args["limit"] = before, limit+1
-	from := "tasks t WHERE " + where
+	where, args := f.conditions(c, before)
+	args["limit"] = limit + 1
 	if len(f.Labels) > 0 {
-		args["nearby"] = nearby
-		from = "(SELECT * FROM " + from + " ORDER BY t.id DESC LIMIT @nearby) t WHERE " + labelled
+		if args["ids"], err = s.labelled(ctx, f.Labels, where, args); err != nil {
+			return nil, false, err
+		}
+		where += " AND t.id = ANY (@ids)"
 	}
-	tasks, more, err = s.page(ctx, c, from, args, limit)
-	if err != nil || more || len(f.Labels) == 0 {
-		return tasks, more, err
-	}
-	// The database lets no caller who is confined use the index of labels, lest
-	// their comparison tell what the rows hold that are not the caller's.
-	rows, _ := s.pool.Query(ctx, `WITH found AS MATERIALIZED (SELECT t.id FROM tasks t WHERE `+labelled+` AND `+where+`)
-		SELECT id FROM found ORDER BY id DESC LIMIT @limit`, args)
-	ids, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	err = s.read(ctx, c, `SELECT `+columns+` FROM tasks t
+		WHERE `+where+` ORDER BY t.id DESC LIMIT @limit`, args, func(rows pgx.Rows) error {
+		for bytes := 0; rows.Next(); {
+			if more = len(tasks) == limit || bytes > maxListBytes; more {
+				return nil
+			}
+			t, err := toTask(rows)
+			if err != nil {
+				return err
+			}
+			tasks = append(tasks, t)
+			bytes += t.bytes()
+		}
+		return rows.Err()
+	})
 	if err != nil {
-		return nil, false, postgres.Fault(fmt.Errorf("look for tasks by their labels: %w", err))
+		return nil, false, fmt.Errorf("list tasks: %w", err)
 	}
-	args["ids"] = ids
-	return s.page(ctx, c, "tasks t WHERE t.id = ANY (@ids) AND "+labelled+" AND "+where, args, limit)
+	return tasks, more, nil
 }
 
-// labelled holds for tasks that have the labels of the filter.
-const labelled = `t.labels @> @labels::jsonb AND t.labels <> '{}'`
+// labelled returns the ids of the newest tasks that have the labels and for which
+// the condition holds, up to the limit of args. The server looks for them, and the
+// caller reads them with its own rights: the database lets nobody who is confined
+// use the index of labels, lest their comparison tell what the rows hold that are
+// not the caller's.
+func (s *Service) labelled(ctx context.Context, labels map[string]string, where string, args pgx.NamedArgs) (ids []uuid.UUID, err error) {
+	encoded, err := json.Marshal(labels)
+	if err != nil {
+		return nil, fmt.Errorf("encode labels: %w", err)
+	}
+	args["labels"], args["nearby"] = string(encoded), nearby
+	const has = `t.labels @> @labels::jsonb AND t.labels <> '{}'`
+	rows, _ := s.pool.Query(ctx, `
+		WITH near AS MATERIALIZED (
+			SELECT t.id, `+has+` AS found FROM tasks t WHERE `+where+` ORDER BY t.id DESC LIMIT @nearby
+		), far AS MATERIALIZED (
+			SELECT t.id FROM tasks t WHERE `+has+` AND `+where+`
+				AND (SELECT count(*) = @nearby AND count(*) FILTER (WHERE found) < @limit FROM near)
+		)
+		SELECT id FROM near WHERE found UNION SELECT id FROM far ORDER BY id DESC LIMIT @limit`, args)
+	if ids, err = pgx.CollectRows(rows, pgx.RowTo[uuid.UUID]); err != nil {
+		return nil, postgres.Fault(fmt.Errorf("look for tasks by their labels: %w", err))
+	}
+	return ids, nil
+}
 
 // idSlack is by how much the clock of a server, from which ids are, may differ
 // from that of the database, from which the times of tasks are.
 const idSlack = time.Hour
 
-// conditions returns the condition on a task t that c sees it and the filter
-// selects it, its labels aside, and the arguments of it and of labelled.
-func (f Filter) conditions(c policy.Caller) (string, pgx.NamedArgs, error) {
-	where, args := []string{"true"}, pgx.NamedArgs{}
+// conditions returns the condition on a task t that it is older than before, that c
+// sees it and that the filter selects it, its labels aside.
+func (f Filter) conditions(c policy.Caller, before uuid.UUID) (string, pgx.NamedArgs) {
+	where, args := []string{"t.id < @before"}, pgx.NamedArgs{"before": before}
 	add := func(condition, name string, value any) {
 		where = append(where, condition)
 		args[name] = value
@@ -165,35 +190,5 @@ func (f Filter) conditions(c policy.Caller) (string, pgx.NamedArgs, error) {
 		// position, not LIKE: the text has no wildcards.
 		add("position(lower(@query) in lower(t.description)) > 0", "query", f.Query)
 	}
-	if len(f.Labels) > 0 {
-		labels, err := json.Marshal(f.Labels)
-		if err != nil {
-			return "", nil, fmt.Errorf("encode labels: %w", err)
-		}
-		args["labels"] = string(labels)
-	}
-	return strings.Join(where, " AND "), args, nil
-}
-
-// page reads up to limit of the tasks, newest first, or fewer large ones; more says
-// that there are further ones. The limit of args is one more.
-func (s *Service) page(ctx context.Context, c policy.Caller, from string, args pgx.NamedArgs, limit int) (tasks []Task, more bool, err error) {
-	err = s.read(ctx, c, "SELECT "+columns+" FROM "+from+" ORDER BY t.id DESC LIMIT @limit", args, func(rows pgx.Rows) error {
-		for bytes := 0; rows.Next(); {
-			if more = len(tasks) == limit || bytes > maxListBytes; more {
-				return nil
-			}
-			t, err := toTask(rows)
-			if err != nil {
-				return err
-			}
-			tasks = append(tasks, t)
-			bytes += t.bytes()
-		}
-		return rows.Err()
-	})
-	if err != nil {
-		return nil, false, fmt.Errorf("list tasks: %w", err)
-	}
-	return tasks, more, nil
+	return strings.Join(where, " AND "), args
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/coderclaw/runtime/internal/fault"
+	"github.com/coderclaw/runtime/internal/postgres"
 	"github.com/coderclaw/runtime/internal/task"
 )
 
@@ -61,13 +62,7 @@ func (r rig) partition(t *testing.T) (there bool, events int) {
 
 func (r rig) addOldPartition(t *testing.T) {
 	t.Helper()
-	first := func(at time.Time) (id uuid.UUID) {
-		for i := range 6 {
-			id[i] = byte(at.UnixMilli() >> (40 - 8*i))
-		}
-		return id
-	}
-	_, err := r.pool.Exec(t.Context(), `SELECT add_task_events_partition('task_events_20200302', $1, $2)`, first(oldWeek), first(oldWeek.AddDate(0, 0, 7)))
+	_, err := r.pool.Exec(t.Context(), `SELECT add_task_events_partition('task_events_20200302', $1, $2)`, postgres.FirstID(oldWeek), postgres.FirstID(oldWeek.AddDate(0, 0, 7)))
 	if err != nil {
 		t.Fatal(err)
 	}
